@@ -1,0 +1,396 @@
+"""The Catalog: what `profiles/` says, as frozen values. Every number has a source and a date.
+
+A struct that holds numbers carries `source`: a key of the file's `sources:` table, or the
+nearest one above it. `guess: true` marks what nobody measured or stated. Absent is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from kimideploy.quantities import Bytes
+
+Support = Literal["verified", "works", "unsupported", "broken"]
+"""verified: someone ran it · works: stated · unsupported: refused · broken: runs, wrong output"""
+WeightFormat = Literal["int4", "nvfp4", "mxfp4", "fp8", "bf16", "gguf"]
+KvDtype = Literal["bf16", "fp8", "q8_0"]
+EngineId = Literal["vllm", "sglang", "ktransformers", "llamacpp"]
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of everything read from `profiles/`."""
+
+
+class Source(Profile, frozen=True, kw_only=True):
+    """Where a number comes from: an address or a named log, and the day it was said."""
+
+    url: str
+    date: str
+    note: str | None = None
+
+
+class Claim(Profile, frozen=True, kw_only=True):
+    """Whether something works, with the reason and a link."""
+
+    support: Support
+    why: str | None = None
+    link: str | None = None
+    source: str | None = None
+
+
+# --- model architectures (profiles/architectures.yaml) and weight formats -----------------
+
+
+class Architecture(Profile, frozen=True, kw_only=True):
+    """The shape of a model, as its config.json states it."""
+
+    source: str
+    layers: int
+    dense_layers: int
+    hidden: int
+    heads: int
+    experts: int
+    experts_per_token: int
+    shared_experts: int
+    expert_intermediate: int
+    dense_intermediate: int
+    q_lora_rank: int
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    vocabulary: int
+    mtp_layers: int
+
+
+class Format(Profile, frozen=True, kw_only=True):
+    """What one routed-expert weight and one other weight take on disk, in bytes."""
+
+    source: str
+    expert_bytes: float
+    other_bytes: float
+    note: str | None = None
+
+
+# --- models ------------------------------------------------------------------------------
+
+
+class Thinking(Profile, frozen=True, kw_only=True):
+    """How a model thinks: `forced` cannot be switched off, `preserve` keeps every past turn."""
+
+    mode: Literal["forced", "always", "switchable", "none"]
+    preserve: Literal["forced", "optional", "none"]
+    source: str
+    note: str | None = None
+
+
+class Sampling(Profile, frozen=True, kw_only=True):
+    temperature: float
+    top_p: float | None = None
+    source: str
+
+
+class Vision(Profile, frozen=True, kw_only=True):
+    """The vision tower; `bytes` on every rank when the encoder runs data-parallel."""
+
+    bytes: Bytes
+    source: str
+    projector_file: str | None = None
+
+
+class Checkpoint(Profile, frozen=True, kw_only=True):
+    """One published set of weight files. `exists` false: a fact worth telling (no bf16 export)."""
+
+    id: str
+    format: WeightFormat
+    source: str
+    exists: bool = True
+    official: bool = False
+    repo: str | None = None
+    revision: str | None = None
+    #: bytes of all weight files on disk
+    size: Bytes | None = None
+    #: safetensors shards or GGUF parts
+    files: int | None = None
+    #: glob of the weight files inside the repo
+    pattern: str | None = None
+    engines: tuple[EngineId, ...] = ()
+    #: GGUF: the quant's name and nominal bits of its experts; the bytes that stay beside the experts
+    quant: str | None = None
+    bits: int | None = None
+    lossless: bool = False
+    non_expert: Bytes | None = None
+    guess: bool = False
+    note: str | None = None
+
+
+class Draft(Profile, frozen=True, kw_only=True):
+    """An EAGLE3 draft model for speculative decoding."""
+
+    repo: str
+    method: Literal["eagle3"]
+    tokens: int
+    engines: tuple[EngineId, ...]
+    source: str
+    note: str | None = None
+    guess: bool = False
+
+
+class EngineFloor(Profile, frozen=True, kw_only=True):
+    """The oldest engine version that serves the model."""
+
+    minimum: str
+    source: str
+    note: str | None = None
+
+
+class Model(Profile, frozen=True, kw_only=True):
+    """An architecture plus its serving semantics."""
+
+    id: str
+    name: str
+    released: str
+    license: str
+    source: str
+    sources: dict[str, Source]
+    aliases: tuple[str, ...] = ()
+    architecture: str
+    context: int
+    #: what the planner asks for when nobody says: a thinking model needs room to think
+    min_context: int
+    thinking: Thinking
+    sampling: Sampling
+    vision: Vision | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    #: shape of a tool-call id in the history, e.g. functions.{name}:{index}
+    tool_id: str
+    max_tokens_default: int | None = None
+    disk_free: Bytes | None = None
+    engines: dict[EngineId, EngineFloor] = {}
+    checkpoints: tuple[Checkpoint, ...]
+    drafts: tuple[Draft, ...] = ()
+
+
+# --- GPUs --------------------------------------------------------------------------------
+
+
+class Generation(Profile, frozen=True, kw_only=True):
+    """What runs on one GPU architecture: sm80, sm90, sm100, sm120, gfx942 …"""
+
+    id: str
+    name: str
+    vendor: Literal["nvidia", "amd"]
+    #: "8.0" as NVML prints it, or "gfx942"
+    compute_capability: str
+    formats: dict[WeightFormat, Claim]
+    kv: dict[KvDtype, Claim]
+    #: further named features: dcp, eagle3, ktransformers, expert-parallel …
+    features: dict[str, Claim] = {}
+    #: per engine, e.g. vllm attention backend to pass
+    attention: dict[EngineId, str] = {}
+
+
+class GpuMemory(Profile, frozen=True, kw_only=True):
+    """`usable` is what an engine sees as the card's total, measured where a source says so."""
+
+    usable: Bytes
+    source: str
+    guess: bool = False
+    note: str | None = None
+
+
+class Bandwidth(Profile, frozen=True, kw_only=True):
+    """Bytes per second of the GPU's own memory."""
+
+    bytes_per_second: Bytes
+    source: str
+    guess: bool = False
+
+
+class Interconnect(Profile, frozen=True, kw_only=True):
+    """How the GPUs of one node reach each other; `domain` is the largest all-to-all group."""
+
+    kind: Literal["nvlink", "nvlink-bridge", "pcie", "xgmi"]
+    domain: int
+    source: str
+    bytes_per_second: Bytes | None = None
+    guess: bool = False
+    note: str | None = None
+
+
+class Gpu(Profile, frozen=True, kw_only=True):
+    id: str
+    name: str
+    generation: str
+    sources: dict[str, Source]
+    #: words of the --hardware grammar, compared without case and punctuation
+    aliases: tuple[str, ...]
+    #: regular expressions for the name as NVML or rocm-smi prints it
+    driver_names: tuple[str, ...]
+    memory: GpuMemory
+    bandwidth: Bandwidth | None = None
+    interconnect: Interconnect
+    #: 8 on an HGX board: what a node of these cards holds at most, as sold
+    per_node: int | None = None
+    note: str | None = None
+
+
+# --- engines -----------------------------------------------------------------------------
+
+
+class Denied(Profile, frozen=True, kw_only=True):
+    """An engine version that must not be used; `generations`/`architecture` narrow it."""
+
+    version: str
+    why: str
+    link: str
+    generations: tuple[str, ...] = ()
+    architecture: str | None = None
+
+
+class Versions(Profile, frozen=True, kw_only=True):
+    """`pinned` is what a plan installs: the version whose own parser judged our flags."""
+
+    pinned: str
+    minimum: str
+    source: str
+    denied: tuple[Denied, ...] = ()
+
+
+class Install(Profile, frozen=True, kw_only=True):
+    """Requirements for `uv pip install`, per vendor; `imports` must succeed in the venv."""
+
+    requirements: dict[Literal["nvidia", "amd"], tuple[str, ...]]
+    source: str
+    options: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    note: str | None = None
+
+
+class Overhead(Profile, frozen=True, kw_only=True):
+    """What the engine takes per GPU beside weights and KV cache: activations, graphs, NCCL.
+
+    `typical` decides; `low`..`high` is the range seen. `draft` is added by an EAGLE3 draft.
+    """
+
+    typical: Bytes
+    low: Bytes
+    high: Bytes
+    source: str
+    draft: Bytes | None = None
+    guess: bool = False
+    note: str | None = None
+
+
+class MemoryPolicy(Profile, frozen=True, kw_only=True):
+    """`fraction`: share of the card the engine may fill, the default and the highest we choose.
+
+    `outside` true (SGLang): the overhead lives in the remaining 1 - fraction; false (vLLM): the
+    overhead is taken from inside the fraction.
+    """
+
+    fraction: float
+    fraction_max: float
+    outside: bool
+    source: str
+    overhead: Overhead
+
+
+class Flag(Profile, frozen=True, kw_only=True):
+    """The engine's word for a concept; `since` the version that knows it."""
+
+    word: str
+    since: str | None = None
+
+
+class LogPatterns(Profile, frozen=True, kw_only=True):
+    """Regular expressions over the engine's log: progress stages in order, readiness, failures."""
+
+    stages: tuple[LogStage, ...]
+    failures: tuple[LogFailure, ...]
+    source: str
+
+
+class LogStage(Profile, frozen=True, kw_only=True):
+    """A stage the log shows; named groups `done` and `total` give progress."""
+
+    stage: str
+    pattern: str
+
+
+class LogFailure(Profile, frozen=True, kw_only=True):
+    """A known way to die: what the log says, what it means, what to do."""
+
+    id: str
+    pattern: str
+    cause: str
+    fix: str
+    link: str | None = None
+
+
+class Engine(Profile, frozen=True, kw_only=True):
+    id: EngineId
+    name: str
+    sources: dict[str, Source]
+    #: the first words of the command
+    command: tuple[str, ...]
+    #: program names by which the probe and preflight find it
+    executables: tuple[str, ...]
+    port: int
+    health: str
+    ready: str
+    metrics: str
+    #: the message field that carries the reasoning
+    reasoning_field: Literal["reasoning", "reasoning_content"]
+    formats: tuple[WeightFormat, ...]
+    vendors: tuple[Literal["nvidia", "amd"], ...]
+    layouts: tuple[Literal["tp", "pp", "dp", "ep", "dcp"], ...]
+    kv: tuple[KvDtype, ...]
+    multi_node: bool
+    versions: Versions
+    install: Install
+    images: dict[str, str] = {}
+    memory: MemoryPolicy
+    flags: dict[str, Flag]
+    log: LogPatterns
+
+
+# --- tiers -------------------------------------------------------------------------------
+
+
+class Tier(Profile, frozen=True, kw_only=True):
+    """A row users think in. A candidate belongs to the first tier (in file order) that matches.
+
+    Every condition that is present must hold; `gpus` and `generations` are profile ids.
+    """
+
+    id: str
+    title: str
+    #: smaller is preferred when nothing else decides (quality of the answers, then speed)
+    rank: int
+    formats: tuple[WeightFormat, ...]
+    engines: tuple[EngineId, ...] = ()
+    gpus: tuple[str, ...] = ()
+    generations: tuple[str, ...] = ()
+    #: (fewest, most) nodes
+    nodes: tuple[int, int] | None = None
+    #: (fewest, most) nominal bits of a GGUF quant
+    bits: tuple[int, int] | None = None
+    lossless: bool | None = None
+    note: str | None = None
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """All profiles, by id, and the sha256 over their canonical text (a plan pins it)."""
+
+    architectures: dict[str, Architecture]
+    formats: dict[WeightFormat, Format]
+    models: dict[str, Model]
+    generations: dict[str, Generation]
+    gpus: dict[str, Gpu]
+    engines: dict[EngineId, Engine]
+    tiers: tuple[Tier, ...]
+    digest: str
