@@ -297,6 +297,9 @@ class MemoryPolicy(Profile, frozen=True, kw_only=True):
     outside: bool
     source: str
     overhead: Overhead
+    #: the context an engine that holds experts in host memory is given when none is asked for:
+    #: more cache there means fewer experts on the GPUs
+    context_default: int | None = None
 
 
 class Flag(Profile, frozen=True, kw_only=True):

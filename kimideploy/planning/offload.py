@@ -1,0 +1,201 @@
+"""Fit for engines that keep routed experts in host memory: KTransformers and llama.cpp."""
+
+from __future__ import annotations
+
+from kimideploy.planning.fit import HEADROOM, KV, OVERHEAD, context_for, need
+from kimideploy.planning.memory import (
+    kv_bytes_per_token,
+    routed_weights,
+    stages,
+    weight_shares,
+)
+from kimideploy.planning.subject import Subject
+from kimideploy.planning.types import Fit, Layout, Offload, Share
+
+#: host memory beside the experts: FACTS of the vendors, RAM + VRAM >= quant + KV + about 10 GB
+#: (https://unsloth.ai/docs/models/kimi-k2.7-code)
+GGUF_RESERVE = 10_000_000_000
+#: runtime and buffers of KTransformers beside the experts, a guess between its documents' 600 GB
+#: for the INT4 checkpoint and the experts' own bytes
+HYBRID_RESERVE = 20_000_000_000
+
+
+def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
+    """Return the Fit of KTransformers: some experts of every layer on the GPUs, the rest in RAM.
+
+    Each GPU also holds room for one layer's experts that prefill streams through it
+    (`--kt-gpu-prefill-token-threshold`, kt-kernel README: about 9 GB at TP1).
+    """
+    a, form, node = subject.architecture, subject.form, subject.node
+    if form is None:
+        raise AssertionError("KTransformers loads a format with known weight sizes")
+    policy = subject.engine.memory
+    stage = stages(a, 1)[0]
+    tp = subject.layout.tp
+    weights = weight_shares(a, form, subject.layout, stage, vision=subject.vision, routed=False)
+    layer = int(routed_weights(a, 1) * form.expert_bytes)
+    expert = int(routed_weights(a, stage.moe) * form.expert_bytes) // a.experts
+    overhead = int(policy.overhead.typical)
+    streaming = Share("expert streaming", -(-layer // tp), "one layer's experts during prefill")
+    per_token = kv_bytes_per_token(a, subject.layout, stage, subject.kv_dtype)
+    budget = int(node.gpu_memory * policy.fraction)
+    fixed = overhead + streaming.bytes + sum(share.bytes for share in weights)
+    # Why: one expert must stay on the GPUs, none at all fails to start
+    # (https://github.com/kvcache-ai/ktransformers/issues/1835).
+    room = budget - fixed - -(-expert // tp)
+    tokens, context = _cache(subject, room, per_token)
+    cache = tokens * per_token
+    on_gpu = 0
+    if context:
+        on_gpu = min(a.experts, (budget - fixed - cache) * tp // expert)
+    shares = [
+        *weights,
+        Share("routed experts", -(-expert * on_gpu // tp), f"{on_gpu} of {a.experts} a layer"),
+        streaming,
+        Share(OVERHEAD, overhead, guess=policy.overhead.guess),
+        Share(KV, cache),
+    ]
+    ram = (
+        Share("routed experts", expert * (a.experts - on_gpu)),
+        Share("runtime", HYBRID_RESERVE, "buffers of kt-kernel and the operating system", guess=True),
+    )
+    short = 0 if context else need(subject).least * per_token - room
+    fit = _finish(subject, shares, ram, tokens=tokens, per_token=per_token, context=context, short=short)
+    return fit, Offload(gpu_experts=on_gpu, threads=node.cores, numa=node.numa)
+
+
+def fit_gguf(subject: Subject) -> tuple[Fit, Offload]:
+    """Return the Fit of llama.cpp: layers split evenly over the GPUs, experts where they fit.
+
+    Each GPU holds attention, shared experts and KV cache of its own layers, then the routed
+    experts of as many of them as fit; the other layers' experts are computed by the CPU.
+    """
+    a, node, checkpoint = subject.architecture, subject.node, subject.checkpoint
+    size, non_expert = int(checkpoint.size or 0), int(checkpoint.non_expert or 0)
+    policy = subject.engine.memory
+    moe = a.layers - a.dense_layers
+    layer = (size - non_expert) // moe
+    whole = kv_bytes_per_token(a, Layout(), stages(a, 1)[0], subject.kv_dtype)
+    if not node.gpus:
+        return _on_cpu(subject, layer * moe, non_expert, whole)
+    overhead = int(policy.overhead.typical)
+    vision = 0
+    if subject.model.vision is not None and not subject.request.text_only:
+        vision = int(subject.model.vision.bytes)
+    blocks = _split(a.layers, subject.layout.tp)
+    most = len(blocks[0])
+    per_token = -(-whole * most // a.layers)
+    beside = -(-non_expert * most // a.layers)
+    budget = int(node.gpu_memory * policy.fraction)
+    room = budget - overhead - beside - vision
+    tokens, context = _cache(subject, room, per_token, beside=layer * most)
+    cache = tokens * per_token
+    held = []
+    for block in blocks:
+        experts = [index for index in block if index >= a.dense_layers]
+        fits = max(0, (room - cache) // layer) if context else 0
+        held.append(tuple(experts[:fits]))
+    on_gpu = sum(len(group) for group in held)
+    fullest = max(len(group) for group in held)
+    shares = [
+        Share("routed experts", layer * fullest, f"{on_gpu} of {moe} layers on GPUs"),
+        Share(
+            "other weights",
+            beside,
+            "attention, shared experts, embeddings of this GPU's layers",
+            guess=checkpoint.guess,
+        ),
+        *([Share("vision", vision, "mmproj, on the first GPU")] if vision else []),
+        Share(OVERHEAD, overhead, "compute buffers", guess=policy.overhead.guess),
+        Share(KV, cache),
+    ]
+    cpu_layers = moe - on_gpu
+    ram = (
+        Share("routed experts", layer * cpu_layers, f"{cpu_layers} of {moe} layers"),
+        Share("runtime", GGUF_RESERVE, "operating system and buffers"),
+    )
+    short = 0 if context else need(subject).least * per_token - room
+    fit = _finish(
+        subject,
+        shares,
+        ram if cpu_layers else (),
+        tokens=tokens,
+        per_token=per_token,
+        context=context,
+        short=short,
+    )
+    offload = Offload(
+        gpu_layers=tuple(held), cpu_layers=cpu_layers, threads=node.cores, numa=node.numa
+    )
+    return fit, offload
+
+
+def _on_cpu(subject: Subject, experts: int, other: int, per_token: int) -> tuple[Fit, Offload]:
+    room = (subject.node.ram or 0) - experts - other - GGUF_RESERVE
+    tokens, context = _cache(subject, room, per_token)
+    ram = (
+        Share("routed experts", experts),
+        Share("other weights", other, guess=subject.checkpoint.guess),
+        Share(KV, tokens * per_token),
+        Share("runtime", GGUF_RESERVE, "operating system and buffers"),
+    )
+    short = 0 if context else need(subject).least * per_token - room
+    fit = _finish(subject, [], ram, tokens=tokens, per_token=per_token, context=context, short=short)
+    moe = subject.architecture.layers - subject.architecture.dense_layers
+    return fit, Offload(cpu_layers=moe, threads=subject.node.cores, numa=subject.node.numa)
+
+
+def _split(layers: int, gpus: int) -> list[range]:
+    """Split the layers over the GPUs as evenly as can be, the larger blocks first."""
+    each, rest = divmod(layers, gpus)
+    blocks, start = [], 0
+    for index in range(gpus):
+        count = each + (index < rest)
+        blocks.append(range(start, start + count))
+        start += count
+    return blocks
+
+
+def _cache(subject: Subject, room: int, per_token: int, *, beside: int = 0) -> tuple[int, int]:
+    """Tokens to reserve and the context they give; (0, 0) if the least does not fit.
+
+    The cache is reserved up front, and memory it does not take holds experts. So unless a
+    context is asked for, it stops at the engine's usual one while experts are outside.
+    """
+    asked = need(subject)
+    wanted = asked.wanted
+    usual = subject.engine.memory.context_default
+    if subject.request.context is None and usual is not None and room - beside < wanted * per_token:
+        wanted = max(asked.least, min(wanted, usual * asked.sequences))
+    tokens = min(wanted, max(0, room) // per_token)
+    context = context_for(subject, tokens)
+    return (context * asked.sequences, context) if context else (0, 0)
+
+
+def _finish(
+    subject: Subject,
+    shares: list[Share],
+    ram: tuple[Share, ...],
+    *,
+    tokens: int,
+    per_token: int,
+    context: int,
+    short: int,
+) -> Fit:
+    capacity = subject.node.gpu_memory
+    left = capacity - sum(share.bytes for share in shares)
+    if shares:
+        shares = [*shares, Share(HEADROOM, max(0, left))]
+    return Fit(
+        verdict="yes" if context else "no",
+        capacity=capacity,
+        memory_fraction=subject.engine.memory.fraction,
+        shares=tuple(shares),
+        kv_bytes_per_token=per_token,
+        kv_tokens=tokens,
+        context=context,
+        max_concurrency=round(tokens / context, 2) if context else 0.0,
+        short=max(0, short),
+        ram=ram,
+        ram_capacity=subject.node.ram,
+    )
