@@ -386,6 +386,39 @@ class Tier(Profile, frozen=True, kw_only=True):
     note: str | None = None
 
 
+class When(Profile, frozen=True, kw_only=True):
+    """Which plans a notice is for: every condition that is present must hold."""
+
+    models: tuple[str, ...] = ()
+    formats: tuple[WeightFormat, ...] = ()
+    engines: tuple[EngineId, ...] = ()
+    gpus: tuple[str, ...] = ()
+    generations: tuple[str, ...] = ()
+    vendors: tuple[Literal["nvidia", "amd"], ...] = ()
+    interconnects: tuple[str, ...] = ()
+    kv: tuple[KvDtype, ...] = ()
+    #: at least this many
+    tp: int | None = None
+    pp: int | None = None
+    dcp: int | None = None
+    dp: int | None = None
+    nodes: int | None = None
+    ep: bool | None = None
+    draft: bool | None = None
+    #: experts in host memory
+    offload: bool | None = None
+
+
+class NoticeRule(Profile, frozen=True, kw_only=True):
+    """A warning that plans of some kind carry, with where it was seen."""
+
+    code: str
+    when: When
+    text: str
+    link: str
+    date: str
+
+
 class Catalog(msgspec.Struct, frozen=True):
     """All profiles, by id, and the sha256 over their canonical text (a plan pins it)."""
 
@@ -396,4 +429,5 @@ class Catalog(msgspec.Struct, frozen=True):
     gpus: dict[str, Gpu]
     engines: dict[EngineId, Engine]
     tiers: tuple[Tier, ...]
+    notices: tuple[NoticeRule, ...]
     digest: str

@@ -82,7 +82,7 @@ def fit_gguf(subject: Subject) -> tuple[Fit, Offload]:
     vision = 0
     if subject.model.vision is not None and not subject.request.text_only:
         vision = int(subject.model.vision.bytes)
-    blocks = _split(a.layers, subject.layout.tp)
+    blocks = _split(a.layers, subject.layout.pp)
     most = len(blocks[0])
     per_token = -(-whole * most // a.layers)
     beside = -(-non_expert * most // a.layers)

@@ -1,0 +1,139 @@
+"""Weigh every candidate: those that fit, and a Rejection for each that does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from kimideploy.catalog.types import Catalog, Model
+from kimideploy.planning.candidates import subjects, variants
+from kimideploy.planning.fit import fit_on_gpus, need
+from kimideploy.planning.inventory import Group, groups
+from kimideploy.planning.offload import fit_gguf, fit_hybrid
+from kimideploy.planning.rules import Refusal, refuse
+from kimideploy.planning.subject import Subject
+from kimideploy.planning.types import Candidate, Fit, Inventory, Rejection, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A candidate that fits, with its Fit and the nodes it would run on."""
+
+    subject: Subject
+    candidate: Candidate
+    fit: Fit
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A candidate that does not; `fit` where memory was weighed, for the numbers."""
+
+    rejection: Rejection
+    fit: Fit | None = None
+
+
+def search(
+    request: Request, inventory: Inventory, catalog: Catalog, model: Model
+) -> tuple[list[Weighed], list[Refused]]:
+    """Return all candidates of *inventory*, in the order they were tried."""
+    fitting: list[Weighed] = []
+    refused: list[Refused] = []
+    for group in groups(inventory):
+        for base in subjects(request, group, catalog, model):
+            refusal = refuse(base)
+            # Why: a KV dtype or a DCP size can be what fails; then the variants tell.
+            if refusal is not None and refusal.rule != "kv-dtype":
+                refused.append(Refused(refusal.of(base)))
+                continue
+            for variant in variants(base):
+                outcome = _weigh(variant, group)
+                if isinstance(outcome, Weighed):
+                    fitting.append(outcome)
+                    continue
+                refused.append(outcome)
+                if outcome.rejection.rule == "weights":
+                    break
+    return fitting, refused
+
+
+def _weigh(subject: Subject, group: Group) -> Weighed | Refused:
+    refusal = refuse(subject)
+    if refusal is not None:
+        return Refused(refusal.of(subject))
+    candidate = subject.candidate()
+    if subject.engine.id == "ktransformers":
+        fit, offload = fit_hybrid(subject)
+        candidate = msgspec.structs.replace(candidate, offload=offload)
+    elif subject.engine.id == "llamacpp":
+        fit, offload = fit_gguf(subject)
+        candidate = msgspec.structs.replace(candidate, offload=offload)
+    else:
+        fit = fit_on_gpus(subject)
+    refusal = _memory(subject, fit)
+    if refusal is None:
+        return Weighed(subject=subject, candidate=candidate, fit=fit, group=group)
+    rejection = refusal.of(subject)
+    return Refused(msgspec.structs.replace(rejection, candidate=candidate), fit)
+
+
+def _memory(subject: Subject, fit: Fit) -> Refusal | None:
+    """The last two rules: the GPUs hold their share, and so does the host."""
+    asked = need(subject)
+    taken = sum(s.bytes for s in fit.shares if s.cause not in ("KV cache", "headroom"))
+    budget = int(fit.capacity * fit.memory_fraction)
+    if subject.engine.memory.outside:
+        taken -= fit.of("activations, graphs, NCCL")
+    if fit.verdict == "no" and subject.node.gpus and taken >= budget:
+        return Refusal(
+            "weights",
+            "weights and overhead leave no room for a KV cache",
+            need=taken,
+            have=budget,
+            way_out=_more_gpus(subject),
+        )
+    if fit.verdict == "no" and subject.node.gpus:
+        tokens = max(0, budget - taken) // fit.kv_bytes_per_token
+        return Refusal(
+            "context",
+            f"the KV cache holds {tokens:,} of the {asked.least:,} tokens asked for",
+            need=asked.least,
+            have=tokens,
+            way_out=f"--min-context {tokens - tokens % 1024}" if tokens > 1024 else None,  # noqa: PLR2004
+        )
+    wanted = sum(share.bytes for share in fit.ram)
+    if not fit.ram:
+        return None
+    if fit.ram_capacity is None:
+        return Refusal(
+            "ram-unknown",
+            "experts would live in host memory, and how much there is was not said",
+            need=wanted,
+            way_out=f"--ram {_gib_up(wanted)}GiB",
+        )
+    if wanted > fit.ram_capacity or fit.verdict == "no":
+        return Refusal(
+            "ram",
+            "the experts outside the GPUs do not fit into host memory",
+            need=wanted,
+            have=fit.ram_capacity,
+            way_out=f"--ram {_gib_up(wanted)}GiB",
+        )
+    return None
+
+
+def _more_gpus(subject: Subject) -> str | None:
+    layout = subject.layout
+    if layout.tp < subject.node.gpus and layout.dp == 1:
+        return f"TP{layout.tp * 2}"
+    if subject.engine.multi_node:
+        return f"{subject.nodes * 2} nodes: TP{subject.node.gpus}×PP{subject.nodes * 2}"
+    return None
+
+
+def _gib_up(size: int) -> int:
+    """Bytes in whole GiB, rounded up to a size memory is sold in steps of."""
+    step = 64
+    gib = -(-size // (1 << 30))
+    return -(-gib // step) * step
