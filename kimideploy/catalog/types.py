@@ -117,7 +117,7 @@ class Checkpoint(Profile, frozen=True, kw_only=True):
     #: glob of the weight files inside the repo
     pattern: str | None = None
     engines: tuple[EngineId, ...] = ()
-    #: GGUF: the quant's name and nominal bits of its experts; the bytes that stay beside the experts
+    #: GGUF: the quant's name and nominal bits of its experts; the bytes beside the experts
     quant: str | None = None
     bits: int | None = None
     lossless: bool = False

@@ -1,9 +1,9 @@
 """The `--hardware` grammar: a machine one does not have yet, in one word.
 
-    8xH200                     one node with eight GPUs
-    2x8xH100-80GB              two nodes with eight GPUs each
-    1xRTX4090+512GiB           one node, one GPU, 512 GiB of host memory
-    0+768GiB                   a node without GPUs
+8xH200                     one node with eight GPUs
+2x8xH100-80GB              two nodes with eight GPUs each
+1xRTX4090+512GiB           one node, one GPU, 512 GiB of host memory
+0+768GiB                   a node without GPUs
 """
 
 from __future__ import annotations

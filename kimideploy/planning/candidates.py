@@ -103,7 +103,9 @@ def _tier(
     """Return the first tier, in file order, that the candidate belongs to."""
     node = group.node
     for tier in catalog.tiers:
-        if checkpoint.format not in tier.formats or (tier.engines and engine.id not in tier.engines):
+        if checkpoint.format not in tier.formats or (
+            tier.engines and engine.id not in tier.engines
+        ):
             continue
         if tier.gpus and node.gpu not in tier.gpus:
             continue

@@ -59,7 +59,9 @@ def best_first(fitting: Sequence[Weighed], goal: Goal, catalog: Catalog) -> list
     return sorted(fitting, key=keys[goal])
 
 
-def reasons(chosen: Weighed, fitting: Sequence[Weighed], goal: Goal, catalog: Catalog) -> tuple[str, ...]:
+def reasons(
+    chosen: Weighed, fitting: Sequence[Weighed], goal: Goal, catalog: Catalog
+) -> tuple[str, ...]:
     """Say in sentences why *chosen* was taken."""
     s, fit, layout = chosen.subject, chosen.fit, chosen.candidate.layout
     title = next((tier.title for tier in catalog.tiers if tier.id == chosen.candidate.tier), "")
@@ -76,12 +78,16 @@ def reasons(chosen: Weighed, fitting: Sequence[Weighed], goal: Goal, catalog: Ca
     if layout.dcp > 1:
         lines.append(f"DCP{layout.dcp} spreads the KV cache that TP would copy {layout.dcp} times")
     if offload is not None and offload.gpu_experts is not None:
-        lines.append(f"{offload.gpu_experts} of {s.architecture.experts} experts a layer stay on the GPUs")
+        lines.append(
+            f"{offload.gpu_experts} of {s.architecture.experts} experts a layer stay on the GPUs"
+        )
     if offload is not None and offload.gpu_layers is not None:
         moe = s.architecture.layers - s.architecture.dense_layers
         lines.append(f"experts of {moe - offload.cpu_layers} of {moe} layers live on the GPUs")
     if fit.verdict == "tight":
-        lines.append("fits only at the low end of the engine overhead that was seen (--allow-tight)")
+        lines.append(
+            "fits only at the low end of the engine overhead that was seen (--allow-tight)"
+        )
     return tuple(lines)
 
 
@@ -114,7 +120,9 @@ def notices(chosen: Weighed, catalog: Catalog) -> tuple[Notice, ...]:
         idle = s.node.gpus - chosen.candidate.gpus_per_node
         found.append(Notice("idle-gpus", f"{idle} of {s.node.gpus} GPUs of each node stay idle"))
     found += [
-        Notice(rule.code, rule.text, rule.link) for rule in catalog.notices if _applies(rule, chosen)
+        Notice(rule.code, rule.text, rule.link)
+        for rule in catalog.notices
+        if _applies(rule, chosen)
     ]
     return tuple(found)
 
@@ -122,7 +130,9 @@ def notices(chosen: Weighed, catalog: Catalog) -> tuple[Notice, ...]:
 def _applies(rule: NoticeRule, w: Weighed) -> bool:
     when, c, s = rule.when, w.candidate, w.subject
     kind = s.gpu.interconnect.kind if s.gpu is not None else None
-    offload = c.offload is not None and (c.offload.cpu_layers > 0 or c.offload.gpu_experts is not None)
+    offload = c.offload is not None and (
+        c.offload.cpu_layers > 0 or c.offload.gpu_experts is not None
+    )
     members: tuple[tuple[tuple[str, ...], str | None], ...] = (
         (when.models, s.model.id),
         (when.formats, c.format),

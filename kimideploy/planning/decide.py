@@ -1,4 +1,4 @@
-"""decide: facts, profiles and a request in, a Plan or a NoFit out. Pure: no clock, no environment."""
+"""decide: facts, profiles and a request in, a Plan or a NoFit out; a function of its arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_CONCURRENCY = 65_536
 
 
 def decide(request: Request, inventory: Inventory, catalog: Catalog) -> Decision:
-    """Return the Plan for *request* on *inventory* (its launches still empty), or why there is none.
+    """Return the Plan for *request* on *inventory* (without launches yet), or why there is none.
 
     Raises RequestError for names no profile knows and for numbers that can't be meant.
     """
@@ -38,7 +38,7 @@ def decide(request: Request, inventory: Inventory, catalog: Catalog) -> Decision
             reason=_why_not(request, inventory, close, catalog),
             nearest=rejection,
             fit=close.fit if close is not None else None,
-            ways_out=ways_out(request, inventory, catalog, model, rejection, refused),
+            ways_out=ways_out(request, inventory, catalog, model, refused),
             rejected=rejected,
         )
     chosen = ordered[0]
@@ -84,7 +84,9 @@ def _check(request: Request, catalog: Catalog, longest: int, checkpoints: tuple[
         and request.min_context is not None
         and request.min_context > request.context
     ):
-        raise RequestError(f"--min-context {request.min_context} is more than --context {request.context}")
+        raise RequestError(
+            f"--min-context {request.min_context} is more than --context {request.context}"
+        )
 
 
 def _why_not(
@@ -93,7 +95,9 @@ def _why_not(
     note = next((tier.note for tier in catalog.tiers if tier.id == request.tier), None)
     if close is None:
         wanted = f"tier {request.tier}" if request.tier is not None else "the request"
-        have = sorted({f"{node.gpus} × {node.gpu}" if node.gpu else "no GPU" for node in inventory.nodes})
+        have = sorted(
+            {f"{node.gpus} × {node.gpu}" if node.gpu else "no GPU" for node in inventory.nodes}
+        )
         reason = f"{wanted} has no candidate on {', '.join(have)}"
     else:
         reason = close.rejection.reason

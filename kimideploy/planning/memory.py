@@ -40,9 +40,7 @@ def stages(architecture: Architecture, pp: int) -> tuple[Stage, ...]:
     for index, count in enumerate(counts):
         here = min(dense, count)
         dense -= here
-        result.append(
-            Stage(layers=count, moe=count - here, first=index == 0, last=index == pp - 1)
-        )
+        result.append(Stage(layers=count, moe=count - here, first=index == 0, last=index == pp - 1))
     return tuple(result)
 
 
@@ -93,7 +91,9 @@ def weight_shares(
     if not routed:
         shares = shares[1:]
     if stage.first and vision:
-        shares.append(Share("vision", vision, "whole on every rank: the encoder runs data-parallel"))
+        shares.append(
+            Share("vision", vision, "whole on every rank: the encoder runs data-parallel")
+        )
     return tuple(shares)
 
 

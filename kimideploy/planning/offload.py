@@ -57,10 +57,14 @@ def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
     ]
     ram = (
         Share("routed experts", expert * (a.experts - on_gpu)),
-        Share("runtime", HYBRID_RESERVE, "buffers of kt-kernel and the operating system", guess=True),
+        Share(
+            "runtime", HYBRID_RESERVE, "buffers of kt-kernel and the operating system", guess=True
+        ),
     )
     short = 0 if context else need(subject).least * per_token - room
-    fit = _finish(subject, shares, ram, tokens=tokens, per_token=per_token, context=context, short=short)
+    fit = _finish(
+        subject, shares, ram, tokens=tokens, per_token=per_token, context=context, short=short
+    )
     return fit, Offload(gpu_experts=on_gpu, threads=node.cores, numa=node.numa)
 
 
@@ -140,7 +144,9 @@ def _on_cpu(subject: Subject, experts: int, other: int, per_token: int) -> tuple
         Share("runtime", GGUF_RESERVE, "operating system and buffers"),
     )
     short = 0 if context else need(subject).least * per_token - room
-    fit = _finish(subject, [], ram, tokens=tokens, per_token=per_token, context=context, short=short)
+    fit = _finish(
+        subject, [], ram, tokens=tokens, per_token=per_token, context=context, short=short
+    )
     moe = subject.architecture.layers - subject.architecture.dense_layers
     return fit, Offload(cpu_layers=moe, threads=subject.node.cores, numa=subject.node.numa)
 

@@ -101,7 +101,9 @@ def engine_runs_vendor(s: Subject) -> Refusal | None:
     """The engine must run on the GPU's vendor."""
     if s.generation is None or s.generation.vendor in s.engine.vendors:
         return None
-    return Refusal("engine-vendor", f"{s.engine.name} does not run on {s.generation.vendor} GPUs here")
+    return Refusal(
+        "engine-vendor", f"{s.engine.name} does not run on {s.generation.vendor} GPUs here"
+    )
 
 
 def needs_gpu(s: Subject) -> Refusal | None:
@@ -109,7 +111,8 @@ def needs_gpu(s: Subject) -> Refusal | None:
     if s.node.gpus or s.engine.id == "llamacpp":
         return None
     return Refusal(
-        "no-gpu", f"{s.engine.name} needs at least one GPU and {s.node.name} has none that can be used"
+        "no-gpu",
+        f"{s.engine.name} needs at least one GPU and {s.node.name} has none that can be used",
     )
 
 
@@ -197,7 +200,9 @@ def engine_has_layout(s: Subject) -> Refusal | None:
     }
     lacking = [name for name, on in used.items() if on and name not in engine.layouts]
     if lacking:
-        return Refusal("engine-layout", f"{engine.name} has no {' or '.join(lacking)} for this model")
+        return Refusal(
+            "engine-layout", f"{engine.name} has no {' or '.join(lacking)} for this model"
+        )
     if s.nodes > 1 and not engine.multi_node:
         return Refusal("one-node", f"{engine.name} serves this model from one node only")
     if engine.id != "llamacpp" and layout.pp > min(_LARGEST_PP, s.architecture.layers):

@@ -130,8 +130,9 @@ class Candidate(Strict, frozen=True):
     @property
     def label(self) -> str:
         """One line a person recognises: checkpoint, engine, layout, KV dtype."""
-        where = f"{self.nodes}x{self.gpus_per_node}" if self.nodes > 1 else f"{self.gpus_per_node}"
-        return f"{self.checkpoint} · {self.engine} · {where}×{self.gpu or 'CPU'} {self.layout} · KV {self.kv_dtype}"
+        each = f"{self.gpus_per_node}×{self.gpu}" if self.gpu is not None else "CPU"
+        where = f"{self.nodes}×{each}" if self.nodes > 1 else each
+        return f"{self.checkpoint} · {self.engine} · {where} {self.layout} · KV {self.kv_dtype}"
 
 
 class Share(Strict, frozen=True):

@@ -30,10 +30,12 @@ def ways_out(
     inventory: Inventory,
     catalog: Catalog,
     model: Model,
-    close: Rejection | None,
     refused: list[Refused],
 ) -> tuple[WayOut, ...]:
     """Return the changes that make it fit, the smallest change first; each was planned."""
+
+    came_nearest = nearest(refused)
+    close = came_nearest.rejection if came_nearest is not None else None
 
     def best(changed: Request, nodes: Inventory = inventory) -> Weighed | None:
         fitting, _ = search(changed, nodes, catalog, model)
@@ -72,21 +74,19 @@ def _smaller(request: Request, best: Best) -> Iterator[WayOut]:
         if other is not None:
             dtype = other.candidate.kv_dtype
             yield WayOut(f"--kv-dtype {dtype}", ("--kv-dtype", dtype), proved=True)
-    tries = (
+    tries: tuple[tuple[tuple[str, ...], dict[str, bool]], ...] = (
         ((), {}),
         (("--text-only",), {"text_only": True}),
         (("--allow-tight",), {"allow_tight": True}),
         (("--text-only", "--allow-tight"), {"text_only": True, "allow_tight": True}),
     )
     for flags, changes in tries:
-        less = best(
-            replace(request, context=None, min_context=_SMALLEST_CONTEXT, **changes)
-        )
+        less = best(replace(request, context=None, min_context=_SMALLEST_CONTEXT, **changes))
         if less is None:
             continue
         context = less.fit.context
         words = ("--min-context", str(context), *flags)
-        tight = "; only if the overhead is at the low end of what was seen" if less.fit.verdict == "tight" else ""
+        tight = "; if the overhead is at its low end" if less.fit.verdict == "tight" else ""
         yield WayOut(
             f"{' '.join(words)}: {less.candidate.label} holds {context:,} tokens{tight}",
             words,
@@ -127,9 +127,7 @@ def _more_memory(
         for gib in (256, 384, 512, 640, 768, 1024):
             if any(node.ram is not None and node.ram >= gib << 30 for node in inventory.nodes):
                 continue
-            nodes = tuple(
-                msgspec.structs.replace(node, ram=gib << 30) for node in inventory.nodes
-            )
+            nodes = tuple(msgspec.structs.replace(node, ram=gib << 30) for node in inventory.nodes)
             changed = msgspec.structs.replace(free, engine=engine)
             other = best(changed, Inventory(nodes=nodes))
             if other is None or not other.fit.ram:
@@ -156,11 +154,11 @@ def _more_nodes(
         nodes = tuple(_copy(like[0], index) for index in range(count))
         other = best(changed, Inventory(nodes=nodes))
         if other is not None and other.candidate.nodes > 1:
-            layout = other.candidate.layout
+            hardware = f"{count}x{like[0].gpus}x{like[0].gpu}"
             yield WayOut(
-                f"{count} nodes: {other.candidate.label},"
-                f" {other.fit.kv_tokens:,} tokens of KV cache ({layout})",
-                ("--hardware", f"{count}x{like[0].gpus}x{like[0].gpu}", "--tier", other.candidate.tier),
+                f"{count} nodes, {other.candidate.layout}: {other.candidate.label},"
+                f" {other.fit.kv_tokens:,} tokens of KV cache",
+                ("--hardware", hardware, "--tier", other.candidate.tier),
                 proved=True,
             )
             return

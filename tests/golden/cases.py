@@ -13,18 +13,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-
 from kimideploy.catalog.load import load_catalog
-from kimideploy.catalog.types import Catalog
 from kimideploy.documents import read_document
+from kimideploy.facts.local import read_facts
+from kimideploy.render.files import render
+
+from kimideploy.catalog.types import Catalog
 from kimideploy.engines import complete
 from kimideploy.facts.hardware import parse_hardware
-from kimideploy.facts.local import read_facts
 from kimideploy.planning.decide import decide
 from kimideploy.planning.inventory import inventory_from_facts, inventory_from_hardware
 from kimideploy.planning.types import Decision, Inventory, Plan, Request, encode
 from kimideploy.quantities import parse_bytes
-from kimideploy.render.files import render
 
 FOLDER = Path(__file__).parent
 
