@@ -73,11 +73,11 @@ def _node(name: str, host: HostFacts, catalog: Catalog, notes: list[str]) -> Nod
         if gpu is not None:
             cards.setdefault(gpu.id, []).append((fact, gpu))
     used = max(cards.values(), key=lambda group: sum(g.memory.usable for _, g in group), default=[])
-    for group in cards.values():
-        if group is not used:
-            notes.append(
-                f"{name}: {len(group)} × {group[0][1].name} left out: a plan uses one kind"
-            )
+    notes += [
+        f"{name}: {len(group)} × {group[0][1].name} left out: a plan uses one kind"
+        for group in cards.values()
+        if group is not used
+    ]
     memory = host.memory
     limits = [limit for limit in (memory.total, memory.limit) if limit is not None]
     gpu = used[0][1] if used else None

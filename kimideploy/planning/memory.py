@@ -52,7 +52,7 @@ def routed_weights(architecture: Architecture, moe_layers: int) -> int:
 
 def other_weights(architecture: Architecture) -> int:
     """Parameters that are no routed expert and no vision tower, over the whole model."""
-    whole = Stage(architecture.layers, architecture.layers - architecture.dense_layers, True, True)
+    whole = stages(architecture, 1)[0]
     return _sharded(architecture, whole) + _replicated(architecture, whole)
 
 

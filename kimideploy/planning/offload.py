@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kimideploy.planning.fit import HEADROOM, KV, OVERHEAD, context_for, need
 from kimideploy.planning.memory import (
     kv_bytes_per_token,
@@ -43,7 +45,7 @@ def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
     # Why: one expert must stay on the GPUs, none at all fails to start
     # (https://github.com/kvcache-ai/ktransformers/issues/1835).
     room = budget - fixed - -(-expert // tp)
-    tokens, context = _cache(subject, room, per_token)
+    tokens, context = _cache(subject, room, per_token, beside=expert * (a.experts - 1) // tp)
     cache = tokens * per_token
     on_gpu = 0
     if context:
@@ -83,55 +85,78 @@ def fit_gguf(subject: Subject) -> tuple[Fit, Offload]:
     if not node.gpus:
         return _on_cpu(subject, layer * moe, non_expert, whole)
     overhead = int(policy.overhead.typical)
-    vision = 0
-    if subject.model.vision is not None and not subject.request.text_only:
-        vision = int(subject.model.vision.bytes)
-    blocks = _split(a.layers, subject.layout.pp)
-    most = len(blocks[0])
-    per_token = -(-whole * most // a.layers)
-    beside = -(-non_expert * most // a.layers)
     budget = int(node.gpu_memory * policy.fraction)
-    room = budget - overhead - beside - vision
-    tokens, context = _cache(subject, room, per_token, beside=layer * most)
-    cache = tokens * per_token
-    held = []
-    for block in blocks:
-        experts = [index for index in block if index >= a.dense_layers]
-        fits = max(0, (room - cache) // layer) if context else 0
-        held.append(tuple(experts[:fits]))
-    on_gpu = sum(len(group) for group in held)
-    fullest = max(len(group) for group in held)
+    cards = [
+        _card(subject, block, whole=whole, budget=budget - overhead)
+        for block in _split(a.layers, subject.layout.pp)
+    ]
+    tightest = min(cards, key=lambda card: card.room / card.per_token)
+    wanted_experts = max(layer * len(card.moe) for card in cards)
+    tokens, context = _cache(subject, tightest.room, tightest.per_token, beside=wanted_experts)
+    held = tuple(
+        card.moe[: max(0, (card.room - tokens * card.per_token) // layer) if context else 0]
+        for card in cards
+    )
+    taken = [
+        layer * len(experts) + card.fixed + tokens * card.per_token
+        for card, experts in zip(cards, held, strict=True)
+    ]
+    full = taken.index(max(taken)) if context else cards.index(tightest)
+    card, on_gpu = cards[full], sum(len(experts) for experts in held)
     shares = [
-        Share("routed experts", layer * fullest, f"{on_gpu} of {moe} layers on GPUs"),
+        Share("routed experts", layer * len(held[full]), f"{on_gpu} of {moe} layers on GPUs"),
         Share(
             "other weights",
-            beside,
+            card.fixed - card.vision,
             "attention, shared experts, embeddings of this GPU's layers",
             guess=checkpoint.guess,
         ),
-        *([Share("vision", vision, "mmproj, on the first GPU")] if vision else []),
+        *([Share("vision", card.vision, "mmproj, on the first GPU")] if card.vision else []),
         Share(OVERHEAD, overhead, "compute buffers", guess=policy.overhead.guess),
-        Share(KV, cache),
+        Share(KV, tokens * card.per_token),
     ]
     cpu_layers = moe - on_gpu
     ram = (
         Share("routed experts", layer * cpu_layers, f"{cpu_layers} of {moe} layers"),
         Share("runtime", GGUF_RESERVE, "operating system and buffers"),
     )
-    short = 0 if context else need(subject).least * per_token - room
+    short = 0 if context else need(subject).least * tightest.per_token - tightest.room
     fit = _finish(
         subject,
         shares,
         ram if cpu_layers else (),
         tokens=tokens,
-        per_token=per_token,
+        per_token=card.per_token,
         context=context,
         short=short,
     )
-    offload = Offload(
-        gpu_layers=tuple(held), cpu_layers=cpu_layers, threads=node.cores, numa=node.numa
-    )
+    offload = Offload(gpu_layers=held, cpu_layers=cpu_layers, threads=node.cores, numa=node.numa)
     return fit, offload
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """One GPU's layers: those with experts, what it must hold, what is left, a token's cache."""
+
+    moe: tuple[int, ...]
+    fixed: int
+    vision: int
+    room: int
+    per_token: int
+
+
+def _card(subject: Subject, block: range, *, whole: int, budget: int) -> _Card:
+    a = subject.architecture
+    seen = subject.model.vision is not None and not subject.request.text_only
+    vision = int(subject.model.vision.bytes) if subject.model.vision and seen and 0 in block else 0
+    fixed = -(-int(subject.checkpoint.non_expert or 0) * len(block) // a.layers) + vision
+    return _Card(
+        moe=tuple(index for index in block if index >= a.dense_layers),
+        fixed=fixed,
+        vision=vision,
+        room=budget - fixed,
+        per_token=-(-whole * len(block) // a.layers),
+    )
 
 
 def _on_cpu(subject: Subject, experts: int, other: int, per_token: int) -> tuple[Fit, Offload]:

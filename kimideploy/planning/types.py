@@ -90,7 +90,7 @@ class Layout(Strict, frozen=True):
         return self.tp * self.pp * self.dp
 
     def __str__(self) -> str:
-        words = [f"TP{self.tp}"]
+        words = [f"TP{self.tp}"] if self.tp > 1 or self.pp == self.dp == 1 else []
         words += [f"PP{self.pp}"] if self.pp > 1 else []
         words += [f"DP{self.dp}"] if self.dp > 1 else []
         words += [f"EP{self.tp * self.dp}"] if self.ep else []

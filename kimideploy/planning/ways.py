@@ -12,17 +12,24 @@ from kimideploy.planning.search import Refused, Weighed, search
 from kimideploy.planning.types import Inventory, Node, Rejection, Request, WayOut
 
 _MORE_NODES = (2, 3, 4)
-#: below this nobody serves a thinking model
+#: the least that is tried, and what is enough to stop looking for a larger one
 _SMALLEST_CONTEXT = 1024
+_USEFUL_CONTEXT = 16_384
 
 
 def nearest(refused: list[Refused]) -> Refused | None:
     """Return what came nearest to fitting: least bytes short among those weighed on memory."""
-    weighed = [r for r in refused if r.fit is not None and r.fit.shares and r.fit.short > 0]
-    if weighed:
-        # Why: a larger TP is the same card with less on it; short bytes per GPU compare.
-        return min(weighed, key=lambda r: r.fit.short if r.fit is not None else 0)
-    return refused[0] if refused else None
+    weighed = [r for r in refused if r.fit is not None]
+    return min(weighed, key=_missing, default=refused[0] if refused else None)
+
+
+def _missing(refused: Refused) -> int:
+    """Bytes that are missing, on the fullest GPU and in host memory together."""
+    fit = refused.fit
+    if fit is None:
+        return 0
+    host = sum(share.bytes for share in fit.ram) - (fit.ram_capacity or 0)
+    return fit.short + max(0, host)
 
 
 def ways_out(
@@ -43,7 +50,7 @@ def ways_out(
         return ordered[0] if ordered else None
 
     found = [
-        *_smaller(request, best),
+        *_smaller(request, best, close),
         *_same_box(request, best),
         *_more_memory(request, inventory, best, refused),
         *_more_nodes(request, inventory, best, close),
@@ -57,7 +64,7 @@ def ways_out(
 Best = Callable[..., Weighed | None]
 
 
-def _smaller(request: Request, best: Best) -> Iterator[WayOut]:
+def _smaller(request: Request, best: Best, close: Rejection | None) -> Iterator[WayOut]:
     """Ask for less: fewer requests at once, another KV dtype, a shorter context, no vision."""
     replace = msgspec.structs.replace
     if request.concurrency > 1:
@@ -80,20 +87,25 @@ def _smaller(request: Request, best: Best) -> Iterator[WayOut]:
         (("--allow-tight",), {"allow_tight": True}),
         (("--text-only", "--allow-tight"), {"text_only": True, "allow_tight": True}),
     )
+    found = []
     for flags, changes in tries:
         less = best(replace(request, context=None, min_context=_SMALLEST_CONTEXT, **changes))
         if less is None:
             continue
-        context = less.fit.context
-        words = ("--min-context", str(context), *flags)
+        found.append((less, ("--min-context", str(less.fit.context), *flags)))
+        if less.fit.context >= _USEFUL_CONTEXT:
+            break
+    if found:
+        less, words = max(found, key=lambda way: way[0].fit.context)
         tight = "; if the overhead is at its low end" if less.fit.verdict == "tight" else ""
         yield WayOut(
-            f"{' '.join(words)}: {less.candidate.label} holds {context:,} tokens{tight}",
+            f"{' '.join(words)}: {less.candidate.label} holds {less.fit.context:,} tokens{tight}",
             words,
             proved=True,
         )
         return
-    yield WayOut("no smaller --min-context helps: weights and overhead alone exceed the GPUs")
+    if close is not None and close.rule == "weights":
+        yield WayOut("no smaller --min-context helps: weights and overhead alone exceed the GPUs")
 
 
 def _same_box(request: Request, best: Best) -> Iterator[WayOut]:

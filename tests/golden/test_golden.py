@@ -28,7 +28,7 @@ def test_there_are_enough_cases() -> None:
 
 @pytest.mark.parametrize("folder", folders(), ids=lambda path: path.name)
 def test_case(folder: Path, catalog: Catalog) -> None:
-    """The decision, the commands and the units are those of the folder, and nothing else lies there."""
+    """Decision, commands and units are those of the folder, and nothing else lies there."""
     made = outputs(folder, catalog)
     there = {path.name for path in folder.iterdir()}
 
