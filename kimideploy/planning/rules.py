@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kimideploy.catalog.types import Claim
+from kimideploy.catalog.versions import denial, older
 from kimideploy.planning.memory import other_weights, routed_weights
 from kimideploy.planning.subject import Subject
 from kimideploy.planning.types import Rejection
@@ -273,11 +274,28 @@ def ktransformers_runs(s: Subject) -> Refusal | None:
     )
 
 
+def version_serves(s: Subject) -> Refusal | None:
+    """The engine version a plan installs must be new enough for the model and not denied here."""
+    pinned = s.engine.versions.pinned
+    floor = s.model.engines.get(s.engine.id)
+    if floor is not None and older(pinned, floor.minimum):
+        return Refusal(
+            "engine-version",
+            f"{s.model.name} needs {s.engine.name} {floor.minimum} and {pinned} would be installed",
+        )
+    generation = s.generation.id if s.generation is not None else None
+    denied = denial(s.engine, pinned, generation=generation, architecture=s.node.architecture)
+    if denied is None:
+        return None
+    return Refusal("engine-version", f"{s.engine.name} {pinned}: {denied.why}", link=denied.link)
+
+
 RULES: tuple[Rule, ...] = (
     engine_loads_format,
     checkpoint_exists,
     needs_gpu,
     engine_runs_vendor,
+    version_serves,
     format_runs,
     ktransformers_runs,
     heads_divide,

@@ -8,7 +8,7 @@ import msgspec
 
 from kimideploy.catalog.types import Catalog, Model
 from kimideploy.planning.candidates import subjects, variants
-from kimideploy.planning.fit import fit_on_gpus, need
+from kimideploy.planning.fit import CONTEXT_STEP, HEADROOM, KV, OVERHEAD, fit_on_gpus, need
 from kimideploy.planning.inventory import Group, groups
 from kimideploy.planning.offload import fit_gguf, fit_hybrid
 from kimideploy.planning.rules import Refusal, refuse
@@ -81,10 +81,10 @@ def _weigh(subject: Subject, group: Group) -> Weighed | Refused:
 def _memory(subject: Subject, fit: Fit) -> Refusal | None:
     """The last two rules: the GPUs hold their share, and so does the host."""
     asked = need(subject)
-    taken = sum(s.bytes for s in fit.shares if s.cause not in ("KV cache", "headroom"))
+    taken = sum(s.bytes for s in fit.shares if s.cause not in (KV, HEADROOM))
     budget = int(fit.capacity * fit.memory_fraction)
     if subject.engine.memory.outside:
-        taken -= fit.of("activations, graphs, NCCL")
+        taken -= fit.of(OVERHEAD)
     if fit.verdict == "no" and subject.node.gpus and taken >= budget:
         return Refusal(
             "weights",
@@ -100,7 +100,9 @@ def _memory(subject: Subject, fit: Fit) -> Refusal | None:
             f"the KV cache holds {tokens:,} of the {asked.least:,} tokens asked for",
             need=asked.least,
             have=tokens,
-            way_out=f"--min-context {tokens - tokens % 1024}" if tokens > 1024 else None,  # noqa: PLR2004
+            way_out=f"--min-context {tokens - tokens % CONTEXT_STEP}"
+            if tokens > CONTEXT_STEP
+            else None,
         )
     wanted = sum(share.bytes for share in fit.ram)
     if not fit.ram:
