@@ -16,9 +16,9 @@ from kimideploy.engines.site import (
     FIRST_PART,
     HEAD_ADDRESS,
     LOOPBACK,
-    PLACEHOLDERS,
     Site,
     sites,
+    unresolved,
 )
 from kimideploy.errors import RequestError
 from kimideploy.planning.types import Launch, Notice, Plan, Secret
@@ -62,11 +62,6 @@ def complete(plan: Plan, catalog: Catalog) -> Plan:
     told = {notice.code for notice in plan.warnings}
     warnings = tuple(n for n in _notices(places[0], launches) if n.code not in told)
     return msgspec.structs.replace(plan, launches=launches, warnings=(*plan.warnings, *warnings))
-
-
-def unresolved(launch: Launch) -> tuple[str, ...]:
-    """Return the placeholders in *launch* that must become real words before it can run."""
-    return tuple(p for p in PLACEHOLDERS if any(p in word for word in launch.argv))
 
 
 def _launch(site: Site, maker: _Maker) -> Launch:

@@ -10,7 +10,7 @@ from typing import Any
 from kimideploy.catalog.find import find_model
 from kimideploy.catalog.types import Catalog, Checkpoint, Draft, Engine, Generation, Model
 from kimideploy.errors import RequestError
-from kimideploy.planning.types import Layout, Node, Plan
+from kimideploy.planning.types import Launch, Layout, Node, Plan
 
 #: where weights lie when an engine can load local files only and nobody said where they are
 MODELS = "/var/lib/kimideploy/models"
@@ -172,6 +172,11 @@ def sites(plan: Plan, catalog: Catalog) -> tuple[Site, ...]:
         )
         for rank, node in enumerate(nodes)
     )
+
+
+def unresolved(launch: Launch) -> tuple[str, ...]:
+    """Return the placeholders in *launch* that must become real words before it can run."""
+    return tuple(p for p in PLACEHOLDERS if any(p in word for word in launch.argv))
 
 
 def _nodes(plan: Plan) -> tuple[Node, ...]:

@@ -4,6 +4,7 @@
     shell_assignment    sh and bash, the word after `export`
     systemd_words       systemd, ExecStart=
     systemd_assignment  systemd, Environment=
+    systemd_path        systemd, RequiresMountsFor= and its like
     file_assignment     systemd, a line of an EnvironmentFile=; sh reads it the same way
 
 What a reader can't represent is a RequestError that names the word.
@@ -51,6 +52,14 @@ def systemd_assignment(name: str, value: str) -> str:
     if _CONTROL_BUT_TAB_NEWLINE.search(value):
         raise RequestError(f"systemd passes on no control characters: {name}={value!r}")
     return _systemd(f"{_variable(name)}={_passable(value)}")
+
+
+def systemd_path(path: str) -> str:
+    """Return *path* for a directive that takes paths; RequestError for what such lines can't hold:
+    they keep backslashes and have no escape for a quotation mark."""
+    if _CONTROL.search(path) or '"' in path or "\\" in path:
+        raise RequestError(f"a unit can't name the path {path!r}")
+    return f'"{_passable(path)}"'.replace("%", "%%")
 
 
 def file_assignment(name: str, value: str) -> str:
