@@ -1,0 +1,54 @@
+"""Rendered files on disk: whole or not at all, and never over someone's own without leave."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from kimideploy.errors import MachineError, RequestError
+
+_SCRIPT, _TEXT = 0o755, 0o644
+
+
+def write_files(folder: Path, files: Mapping[str, str], *, force: bool = False) -> list[Path]:
+    """Return the paths written; each holds its whole text, scripts can be run.
+
+    Raises RequestError, before anything is written, if a file with another text is there and
+    `force` is not given; MachineError if the folder can't be written.
+    """
+    targets = {folder / name: text for name, text in files.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = [path for path, text in targets.items() if _differs(path, text)]
+        if taken and not force:
+            raise RequestError(
+                f"{', '.join(map(str, taken))} is there already with another text",
+                hint="--force replaces it",
+            )
+        for path, text in targets.items():
+            _replace(path, text)
+    except OSError as error:
+        raise MachineError(f"{folder} can't be written: {error.strerror}") from error
+    return list(targets)
+
+
+def _differs(path: Path, text: str) -> bool:
+    if not os.path.lexists(path):
+        return False
+    return not path.is_file() or path.read_bytes() != text.encode()
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(_SCRIPT if path.suffix == ".sh" else _TEXT)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
