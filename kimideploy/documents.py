@@ -23,6 +23,8 @@ T = TypeVar("T")
 LARGEST = 8 << 20
 DEEPEST = 64
 MOST_VALUES = 400_000
+#: a shorter text can't be nested so deeply that composing it overruns the stack
+_SAFE_LENGTH = 10_000
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAGS = "tag:yaml.org,2002:"
@@ -43,7 +45,7 @@ def read_document(text: str, kind: type[T], *, name: str) -> T:
     try:
         return msgspec.convert(value, kind, strict=True, dec_hook=_hook)
     except msgspec.ValidationError as error:
-        _explain(str(error), root, kind, name, error)
+        raise _explained(error, value, root, kind, name) from error
 
 
 def _hook(kind: type, value: Any) -> Any:
@@ -60,8 +62,10 @@ def _compose(text: str, name: str) -> yaml.Node | None:
     if len(text) > LARGEST:
         raise RequestError(f"{name}:1:1: the file is larger than {LARGEST >> 20} MiB")
     try:
-        # Why: the C parser reads bytes, and what can't be one is no text.
-        return yaml.compose(text.encode("utf-8").decode("utf-8"), Loader=_LOADER)
+        text.encode("utf-8")
+        if len(text) > _SAFE_LENGTH:
+            _check_depth(text, name)
+        return yaml.compose(text, Loader=_LOADER)
     except UnicodeError as error:
         raise RequestError(f"{name}:1:1: the file is not UTF-8 text") from error
     except yaml.MarkedYAMLError as error:
@@ -74,6 +78,17 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise RequestError(f"{name}:1:1: {first}") from error
     except RecursionError as error:
         raise RequestError(f"{name}:1:1: the file is nested too deeply") from error
+
+
+def _check_depth(text: str, name: str) -> None:
+    """Refuse what would overrun the C stack: composing recurses, reading events does not."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1 if event.start_mark is not None else 1
+            raise RequestError(f"{name}:{line}:1: the file is nested more than {DEEPEST} deep")
 
 
 def _fail(name: str, node: yaml.Node, message: str) -> NoReturn:
@@ -115,7 +130,8 @@ class _Plain:
 
     def _scalar(self, node: yaml.Node) -> Any:
         text = str(node.value)
-        if getattr(node, "style", None) is not None:
+        # Why both: the C parser gives a plain word the style "", the Python one None.
+        if getattr(node, "style", None) not in (None, ""):
             return text
         if text in _WORDS:
             return _WORDS[text]
@@ -126,33 +142,80 @@ class _Plain:
         return text
 
 
-def _explain(
-    message: str, root: yaml.Node, kind: type, name: str, cause: Exception
-) -> NoReturn:
+def _explained(
+    error: msgspec.ValidationError, value: Any, root: yaml.Node, kind: type, name: str
+) -> RequestError:
     """Turn msgspec's "… - at `$.a[0].b`" into the place in the file."""
-    text, _, path = message.partition(" - at `")
-    node = _at(root, path.rstrip("`").removeprefix("key in "))
+    text, _, path = str(error).partition(" - at `")
+    node = _at(root, _concrete(path.rstrip("`"), str(error), value, kind))
     unknown = _UNKNOWN_KEY.fullmatch(text)
     if unknown is not None:
         word = unknown[1]
         node = _key(node, word) or node
-        known = _fields(kind)
-        near = get_close_matches(word, known, 1)
+        near = get_close_matches(word, _fields(kind), 1)
         text = f"`{word}` is not a known key" + (f"; did you mean `{near[0]}`?" if near else "")
     line, column = node.start_mark.line + 1, node.start_mark.column + 1
-    raise RequestError(f"{name}:{line}:{column}: {text}") from cause
+    return RequestError(f"{name}:{line}:{column}: {text}")
 
 
-def _at(root: yaml.Node, path: str) -> yaml.Node:
-    """Return the node at `$.a[0].b`, or the nearest one above it."""
-    node = root
-    for step in _STEP.finditer(path.removeprefix("$")):
+Trail = tuple[str | int, ...]
+
+
+def _concrete(path: str, message: str, value: Any, kind: type) -> Trail:
+    """Return the keys and indices of *path*.
+
+    msgspec writes `[...]` for a key of a mapping; the key is the one that, left alone there,
+    still gives the same message.
+    """
+    trail: Trail = ()
+    for step in _STEP.finditer(path.removeprefix("key in ").removeprefix("$")):
         key, index = step[1], step[2]
-        following: yaml.Node | None = None
         if key is not None:
-            following = _value(node, key)
-        elif index is not None and index.isdigit() and isinstance(node, yaml.SequenceNode):
-            following = node.value[int(index)] if int(index) < len(node.value) else None
+            trail = (*trail, key)
+        elif index is not None and index.isdigit():
+            trail = (*trail, int(index))
+        else:
+            here = _inside(value, trail)
+            keys = list(here) if isinstance(here, dict) else []
+            guilty = next((k for k in keys if _fails(value, (*trail, k), message, kind)), None)
+            if guilty is None:
+                return trail
+            trail = (*trail, guilty)
+    return trail
+
+
+def _fails(value: Any, trail: Trail, message: str, kind: type) -> bool:
+    try:
+        msgspec.convert(_alone(value, trail), kind, strict=True, dec_hook=_hook)
+    except msgspec.ValidationError as error:
+        return str(error) == message
+    return False
+
+
+def _alone(value: Any, trail: Trail) -> Any:
+    """Return *value* where the mapping at the end of *trail* keeps one key only."""
+    if len(trail) == 1:
+        return {trail[0]: value[trail[0]]}
+    copy: Any = list(value) if isinstance(value, list) else dict(value)
+    copy[trail[0]] = _alone(value[trail[0]], trail[1:])
+    return copy
+
+
+def _inside(value: Any, trail: Trail) -> Any:
+    for step in trail:
+        value = value[step]
+    return value
+
+
+def _at(root: yaml.Node, trail: Trail) -> yaml.Node:
+    """Return the node at the end of *trail*, or the nearest one above it."""
+    node = root
+    for step in trail:
+        following: yaml.Node | None = None
+        if isinstance(step, str):
+            following = _value(node, step)
+        elif isinstance(node, yaml.SequenceNode) and step < len(node.value):
+            following = node.value[step]
         if following is None:
             return node
         node = following
