@@ -92,9 +92,7 @@ def _check_depth(text: str, name: str) -> None:
 
 
 def _fail(name: str, node: yaml.Node, message: str) -> NoReturn:
-    raise RequestError(
-        f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: {message}"
-    )
+    raise RequestError(f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: {message}")
 
 
 class _Plain:

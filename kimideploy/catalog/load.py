@@ -178,7 +178,9 @@ def _by_id(found: Iterable[tuple[Path, T]], name: Callable[[T], str]) -> dict[st
     result = {}
     for path, value in found:
         if name(value) != path.stem:
-            raise RequestError(f"{path}:1:1: the file says id {name(value)!r}, its name {path.stem!r}")
+            raise RequestError(
+                f"{path}:1:1: the file says id {name(value)!r}, its name {path.stem!r}"
+            )
         result[name(value)] = value
     return result
 

@@ -39,7 +39,7 @@ def inventory_from_hardware(
             name=f"node{index}",
             gpu=gpu.id if gpu is not None else None,
             gpus=hardware.gpus,
-            gpu_memory=gpu.memory.usable if gpu is not None else 0,
+            gpu_memory=int(gpu.memory.usable) if gpu is not None else 0,
             generation=gpu.generation if gpu is not None else None,
             domain=gpu.interconnect.domain if gpu is not None else 1,
             ram=ram if ram is not None else hardware.ram,

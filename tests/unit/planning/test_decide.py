@@ -150,7 +150,7 @@ def test_four_48gb_cards_with_memory() -> None:
         ("2x8xH100-80GB", {"checkpoint": "int4", "draft": True}, "draft-pp"),
         ("2x8xH100-80GB", {"checkpoint": "int4"}, "tp-domain"),
         ("8xH200", {"engine": "llamacpp", "checkpoint": "int4"}, "engine-format"),
-        ("1xRTX4090+384GiB", {"checkpoint": "gguf-ud-q8_k_xl"}, "ram"),
+        ("1xRTX4090+384GiB", {"checkpoint": "gguf-ud-q4_k_xl"}, "ram"),
         ("4xRTX4090-48GB", {"engine": "ktransformers"}, "ram-unknown"),
         ("0+768GiB", {"engine": "vllm"}, "no-gpu"),
     ],
