@@ -403,6 +403,8 @@ class When(Profile, frozen=True, kw_only=True):
     dcp: int | None = None
     dp: int | None = None
     nodes: int | None = None
+    #: at most this much TP
+    tp_most: int | None = None
     ep: bool | None = None
     draft: bool | None = None
     #: experts in host memory

@@ -157,6 +157,7 @@ def _applies(rule: NoticeRule, w: Weighed) -> bool:
     exact = ((when.ep, c.layout.ep), (when.draft, c.draft is not None), (when.offload, offload))
     return (
         all(not allowed or value in allowed for allowed, value in members)
+        and (when.tp_most is None or c.layout.tp <= when.tp_most)
         and all(bound is None or value >= bound for bound, value in least)
         and all(wanted is None or value == wanted for wanted, value in exact)
     )

@@ -176,7 +176,9 @@ def tp_inside_domain(s: Subject) -> Refusal | None:
     tp, node = s.layout.tp, s.node
     if tp == 1:
         return None
-    reach = node.domain if node.domain > 1 else node.gpus
+    # Why: cards without a switched fabric talk over PCIe, and TP8 was measured there.
+    switched = s.gpu is not None and s.gpu.interconnect.kind in ("nvlink", "xgmi")
+    reach = node.domain if switched else node.gpus
     if tp <= reach:
         return None
     pp = -(-tp // max(1, node.gpus))
