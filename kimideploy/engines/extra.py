@@ -78,7 +78,7 @@ def check_words(
             f"--engine-arg {words[0]!r} does not begin with a flag",
             hint="for example: --engine-arg=--max-num-seqs=64",
         )
-    refused = _NEVER | _ours(argv, engine)
+    refused = _ours(argv, engine) | _NEVER
     for word in words:
         if _CONTROL.search(word):
             raise RequestError(f"--engine-arg {word!r} holds a control character")

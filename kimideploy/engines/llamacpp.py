@@ -84,8 +84,11 @@ def first_part(site: Site) -> str:
 
 
 def _folder(site: Site) -> str:
-    """The repository's folder; where a file was named, the folder it lies in."""
-    return site.folder.rpartition("/")[0] if site.folder.endswith(_GGUF) else site.folder
+    """The repository's folder: where a file was named, above the quant's own folder."""
+    if not site.folder.endswith(_GGUF):
+        return site.folder
+    beside = site.folder.rpartition("/")[0]
+    return beside.removesuffix(f"/{site.checkpoint.quant}")
 
 
 def _placement(site: Site) -> tuple[str, ...]:

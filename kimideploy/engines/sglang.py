@@ -13,6 +13,8 @@ KV: dict[KvDtype, str] = {"bf16": "bf16", "fp8": "fp8_e4m3"}
 #: rendezvous port of Moonshot's own multi-node example
 #: (https://github.com/MoonshotAI/Kimi-K2, docs/deploy_guidance.md)
 _RENDEZVOUS = 50000
+#: backends that turn a bf16 cache into an fp8 one (sglang/srt/arg_groups/serving_hook.py)
+_FP8_ONLY = ("tokenspeed_mla", "cutedsl_mla")
 
 #: other spellings of flags that are ours (sglang/srt/arg_groups/fields)
 SYNONYMS = (
@@ -44,7 +46,6 @@ def command(site: Site) -> tuple[str, ...]:
         *say("tensor_parallel", ranks),
         *say("pipeline_parallel", layout.pp, when=layout.pp > 1),
         *say("dp_attention", layout.dp, when=layout.dp > 1),
-        *say("decode_context_parallel", layout.dcp, when=layout.dcp > 1),
         *say("expert_parallel", ranks, when=layout.ep),
         *_across_nodes(site),
         *say("context", plan.fit.context),
@@ -86,10 +87,9 @@ def _across_nodes(site: Site) -> tuple[str, ...]:
 
 
 def _attention(site: Site) -> tuple[str, ...]:
-    # Why: DCP exists for the flashinfer backend only
-    # (https://github.com/sgl-project/sglang/pull/31514).
-    backend = "flashinfer" if site.layout.dcp > 1 else site.attention
-    return site.say("attention_backend", backend, when=backend is not None)
+    if site.attention in _FP8_ONLY and site.plan.candidate.kv_dtype != "fp8":
+        return ()
+    return site.say("attention_backend", site.attention, when=site.attention is not None)
 
 
 def _draft(site: Site) -> tuple[str, ...]:

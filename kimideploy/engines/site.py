@@ -79,9 +79,10 @@ class Site:
 
     @property
     def draft(self) -> Draft | None:
-        """The EAGLE3 draft the plan chose."""
+        """The EAGLE3 draft the plan chose, as this engine is told of it."""
         wanted = self.plan.candidate.draft
-        return next((draft for draft in self.model.drafts if draft.repo == wanted), None)
+        fitting = (d for d in self.model.drafts if self.engine.id in d.engines)
+        return next((draft for draft in fitting if draft.repo == wanted), None)
 
     @property
     def attention(self) -> str | None:
