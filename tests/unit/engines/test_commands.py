@@ -13,7 +13,7 @@ from tests.unit.engines.plans import CATALOG, DRAFT, REVISION, gguf, hybrid, pla
 PARSERS = "--tool-call-parser kimi_k2 --reasoning-parser kimi_k2"
 VLLM_END = (
     "--tool-call-parser kimi_k2 --enable-auto-tool-choice --reasoning-parser kimi_k2"
-    """ --override-generation-config '{"temperature":1.0}'"""
+    """ --override-generation-config '{"temperature":1.0,"top_p":0.95}'"""
 )
 PYTHON = {"DO_NOT_TRACK": "1", "PYTHONNOUSERSITE": "1"}
 VLLM = {**PYTHON, "VLLM_ENGINE_READY_TIMEOUT_S": "3600", "VLLM_NO_USAGE_STATS": "1"}
