@@ -608,7 +608,7 @@ def about_gpus(root: str, unknown: Unknown, deadline: float) -> Facts:
         ("NVML", lambda: over_nvml(root, unknown)),
         ("nvidia-smi", lambda: over_nvidia_smi(root, unknown, end)),
         ("rocm-smi", lambda: over_rocm_smi(unknown, end)),
-    )
+    )  # type: Tuple[Tuple[str, Callable[[], Facts]], ...]
     reasons = []
     for name, way in ways:
         try:
@@ -616,12 +616,12 @@ def about_gpus(root: str, unknown: Unknown, deadline: float) -> Facts:
         except Refused as refusal:
             reasons.append("%s: %s" % (name, refusal))
             continue
-        if reasons:
+        if name == "nvidia-smi":
             unknown.add("GPUs in full", "; ".join(reasons))
-        on_bus = pci_gpus(root)["NVIDIA"]
-        if on_bus > len(facts["gpus"]) and name != "rocm-smi":
-            seen = "the PCI bus shows %d NVIDIA GPUs, the driver gives this process %d"
-            unknown.add("GPUs", seen % (on_bus, len(facts["gpus"])))
+        on_bus, given = pci_gpus(root)["NVIDIA"], len(facts["gpus"])
+        if on_bus > given and name != "rocm-smi":
+            seen = "the PCI bus shows %d of NVIDIA, the driver gives this process %d"
+            unknown.add("GPUs", seen % (on_bus, given))
         return facts
     shown = ["%d of %s" % (count, vendor) for vendor, count in pci_gpus(root).items() if count]
     if os.path.isdir(under(root, "/sys/bus/pci/devices")):
@@ -665,9 +665,9 @@ def numa_of(root: str, bus_id: Optional[str]) -> Optional[int]:
 NOT_SUPPORTED, GPU_IS_LOST, RESET_REQUIRED = 3, 15, 16
 #: what to do about an error of NVML, beside its own words
 CURES = {
-    9: "is the kernel module loaded? (modprobe nvidia, dmesg)",
+    9: "try: modprobe nvidia; the kernel log says why not",
     18: "the driver was updated while its old kernel module stays loaded: reboot",
-    GPU_IS_LOST: "it fell off the bus (dmesg shows the Xid): reset it or reboot",
+    GPU_IS_LOST: "the kernel log has the Xid; reset it or reboot",
     RESET_REQUIRED: "nvidia-smi --gpu-reset",
 }
 LEVELS = {0: "pix", 10: "pix", 20: "pxb", 30: "phb", 40: "node", 50: "sys"}
@@ -690,7 +690,8 @@ class Nvml:
     def reason(self, error: Exception) -> str:
         code = getattr(error, "value", None)
         cure = CURES.get(code) if isinstance(code, int) else None
-        return "%s (%s)" % (error, cure) if cure else str(error) or type(error).__name__
+        words = str(error).rstrip(".") or type(error).__name__
+        return "%s (%s)" % (words, cure) if cure else words
 
     def ask(
         self, what: str, index: int, name: str, *arguments: Any, unsupported: Any = None

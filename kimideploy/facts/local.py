@@ -1,0 +1,45 @@
+"""Facts of this machine, or of a machine whose facts were saved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from kimideploy.documents import read_document
+from kimideploy.errors import RequestError
+from kimideploy.facts import probe
+from kimideploy.facts.types import SCHEMA, HostFacts
+
+
+class _Header(msgspec.Struct, frozen=True):
+    schema: str
+
+
+def inspect_local(*, venvs: Sequence[Path] = ()) -> HostFacts:
+    """Return the facts of this machine; engines are looked for in PATH and in *venvs*."""
+    return msgspec.convert(probe.probe([str(venv) for venv in venvs]), HostFacts)
+
+
+def read_facts(path: Path) -> HostFacts:
+    """Return the facts that `inspect --json` saved at *path*, `-` for stdin.
+
+    Raises RequestError with file, line and column for what is no HostFacts of this version.
+    """
+    name = "stdin" if str(path) == "-" else str(path)
+    try:
+        data = sys.stdin.buffer.read() if name == "stdin" else path.read_bytes()
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise RequestError(f"{name} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{name} is not UTF-8 text") from error
+    found = read_document(text, _Header, name=name).schema
+    if found != SCHEMA:
+        raise RequestError(
+            f"{name} is of the schema {found!r}, this kimideploy reads {SCHEMA!r}",
+            hint="save the facts again with the same version: kimideploy inspect --json",
+        )
+    return read_document(text, HostFacts, name=name)
