@@ -294,6 +294,8 @@ class MemoryPolicy(Profile, frozen=True, kw_only=True):
 
     fraction: float
     fraction_max: float
+    #: the highest fraction on AMD's GPUs, where it is another
+    fraction_amd: float | None = None
     outside: bool
     source: str
     overhead: Overhead

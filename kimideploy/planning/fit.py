@@ -54,9 +54,12 @@ def fit_on_gpus(subject: Subject) -> Fit:
     """
     policy = subject.engine.memory
     over = policy.overhead
-    tries = [(policy.fraction, int(over.typical)), (policy.fraction_max, int(over.typical))]
+    most = policy.fraction_max
+    if subject.generation is not None and subject.generation.vendor == "amd":
+        most = policy.fraction_amd if policy.fraction_amd is not None else most
+    tries = [(min(policy.fraction, most), int(over.typical)), (most, int(over.typical))]
     if subject.request.allow_tight:
-        tries.append((policy.fraction_max, int(over.low)))
+        tries.append((most, int(over.low)))
     best: Fit | None = None
     for index, (fraction, overhead) in enumerate(tries):
         fit = _fit(subject, policy, fraction, overhead, "tight" if index == 2 else "yes")  # noqa: PLR2004
