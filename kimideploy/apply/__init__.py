@@ -1,0 +1,1 @@
+"""Apply: carry a plan out on the machine this runs on."""

@@ -1,0 +1,1 @@
+"""Conformance: whether an endpoint keeps the reasoning and parses the tool calls."""

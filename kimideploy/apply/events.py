@@ -1,0 +1,135 @@
+"""What happens while a plan is served: typed events, one JSON object each.
+
+Sizes are bytes, times are seconds; None is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from kimideploy.conformance.verdict import Check
+
+Outcome = Literal["pass", "warn", "fail", "skipped"]
+
+
+def _kebab(name: str) -> str:
+    return name.lower()
+
+
+class _Event(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag=_kebab
+):
+    """Base of all events."""
+
+
+class Noted(_Event, frozen=True, kw_only=True):
+    """Something the operator should know before it goes on."""
+
+    text: str
+
+
+class Checked(_Event, frozen=True, kw_only=True):
+    """One thing that was looked at before the launch."""
+
+    name: Literal["words", "port", "engine", "version", "model"]
+    outcome: Outcome
+    evidence: str
+    fix: str | None = None
+
+
+class Started(_Event, frozen=True, kw_only=True):
+    """The engine's process runs; its output goes to the file `log`."""
+
+    pid: int
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    log: str
+
+
+class Said(_Event, frozen=True, kw_only=True):
+    """A line of the engine's log."""
+
+    line: str
+
+
+class Progress(_Event, frozen=True, kw_only=True):
+    """The engine entered `stage`, or got on with it; `rate` is per second, `eta` seconds left."""
+
+    stage: str
+    done: int | None = None
+    total: int | None = None
+    rate: float | None = None
+    eta: float | None = None
+
+
+class Ready(_Event, frozen=True, kw_only=True):
+    """The engine answers and names the model, `seconds` after its start."""
+
+    url: str
+    model: str
+    seconds: float
+
+
+class Asking(_Event, frozen=True, kw_only=True):
+    """A smoke request is under way; `pieces` of its answer have come."""
+
+    request: Literal["question", "tool call"]
+    pieces: int = 0
+
+
+class Judged(_Event, frozen=True, kw_only=True):
+    """One check of the smoke requests."""
+
+    check: Check
+
+
+class Serving(_Event, frozen=True, kw_only=True):
+    """The endpoint has proved itself. `reasoning_field` is where it puts its thoughts."""
+
+    url: str
+    model: str
+    reasoning_field: str
+    snippet: str
+
+
+class Died(_Event, frozen=True, kw_only=True):
+    """The engine ended unasked or never became ready: its last lines, and what they mean."""
+
+    how: str
+    log: str
+    lines: tuple[str, ...]
+    stage: str | None = None
+    cause: str | None = None
+    fix: str | None = None
+    link: str | None = None
+
+
+class Stopping(_Event, frozen=True, kw_only=True):
+    """The engine is being ended; `left behind` are workers of one that ended by itself."""
+
+    why: Literal["interrupted", "done", "left behind"]
+
+
+class Stopped(_Event, frozen=True, kw_only=True):
+    """No process of the engine is left but `left`; `killed` did not end when asked."""
+
+    killed: tuple[int, ...] = ()
+    left: tuple[int, ...] = ()
+
+
+Event = (
+    Noted
+    | Checked
+    | Started
+    | Said
+    | Progress
+    | Ready
+    | Asking
+    | Judged
+    | Serving
+    | Died
+    | Stopping
+    | Stopped
+)

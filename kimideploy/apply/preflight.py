@@ -1,0 +1,372 @@
+"""What must hold before an engine is started: look at the machine, then judge what was seen."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kimideploy.apply.events import Checked
+from kimideploy.apply.ports import holder
+from kimideploy.catalog.versions import denial, older
+from kimideploy.engines.llamacpp import first_part
+from kimideploy.engines.site import Site, unresolved
+from kimideploy.errors import BusyError, KimiError, MachineError, RequestError, WeightsError
+from kimideploy.facts.types import HostFacts
+from kimideploy.planning.types import Launch
+from kimideploy.quantities import GIB
+
+INDEX = "model.safetensors.index.json"
+#: bytes; an index of 400,000 tensors is below it, and nothing else is called so
+_LARGEST_INDEX = 256 << 20
+_LARGEST_HEADER = 100 << 20  # the format's own limit
+_INCOMPLETE = ".incomplete"
+_KINDS: dict[str, type[KimiError]] = {
+    "words": RequestError,
+    "port": BusyError,
+    "engine": MachineError,
+    "version": MachineError,
+    "model": WeightsError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Whether a launch may listen where it wants to, and who does if not."""
+
+    state: Literal["free", "taken", "forbidden"]
+    holder: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of weights as it lies there: sizes in bytes by name, and what its index names.
+
+    `promised` is how long each shard is by its own header, where that can be read.
+    """
+
+    path: str
+    exists: bool
+    sizes: Mapping[str, int]
+    shards: tuple[str, ...] | None = None
+    promised: Mapping[str, int] = field(default_factory=dict)
+    broken_index: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was looked at on this machine. `version` None: the engine does not say it."""
+
+    port: Port
+    executable: str | None = None
+    version: str | None = None
+    architecture: str | None = None
+    folder: Folder | None = None
+
+
+def look(site: Site, launch: Launch, host: HostFacts, path: str) -> Seen:
+    """Return what the launch would meet here; *path* is the PATH the engine is started with."""
+    executable = shutil.which(launch.argv[0], path=path)
+    return Seen(
+        port=look_at_port(launch.host, launch.port),
+        executable=executable,
+        version=_version(site.engine.id, executable, host),
+        architecture=host.cpu.architecture,
+        folder=look_at_folder(_weights(site)) if _is_local(site) else None,
+    )
+
+
+def judge(site: Site, launch: Launch, seen: Seen) -> tuple[Checked, ...]:
+    """Return every check with its outcome; nothing is looked at here."""
+    return (
+        _words(launch),
+        judge_port(launch, seen.port),
+        _engine(site, launch, seen),
+        _version_check(site, seen),
+        judge_model(site, seen.folder),
+    )
+
+
+def rehearsed(launch: Launch, port: Port) -> tuple[Checked, ...]:
+    """Return the checks of a rehearsal: the port counts, the rest is said to be skipped."""
+    return (
+        judge_port(launch, port),
+        _skipped("engine", f"a stand-in takes the place of {launch.argv[0]}"),
+        _skipped("version", "the stand-in speaks for the version the plan pins"),
+        _skipped("model", "no weights are read"),
+    )
+
+
+def refusal(checks: Sequence[Checked]) -> KimiError | None:
+    """Return the first failed check as the error it is, or None."""
+    for check in checks:
+        if check.outcome == "fail":
+            return _KINDS[check.name](check.evidence, hint=check.fix)
+    return None
+
+
+# --- judging -----------------------------------------------------------------------------
+
+
+def _skipped(name: Literal["engine", "version", "model"], why: str) -> Checked:
+    return Checked(name=name, outcome="skipped", evidence=f"rehearsal: {why}")
+
+
+def _words(launch: Launch) -> Checked:
+    missing = unresolved(launch)
+    if missing:
+        return Checked(
+            name="words",
+            outcome="fail",
+            evidence=f"{', '.join(missing)} stands for a word nobody has said",
+            fix="plan again with --head-address ADDRESS or --model-path FILE",
+        )
+    return Checked(name="words", outcome="pass", evidence="the command has no open places")
+
+
+def judge_port(launch: Launch, port: Port) -> Checked:
+    """Return whether the engine may listen."""
+    where = f"port {launch.port} of {launch.host}"
+    if launch.headless:
+        return Checked(name="port", outcome="skipped", evidence="this node has no endpoint")
+    if port.state == "taken":
+        who = f" by {port.holder}" if port.holder is not None else ""
+        return Checked(
+            name="port",
+            outcome="fail",
+            evidence=f"{where} is taken{who}",
+            fix=f"end it, or choose another: --port {launch.port + 1}",
+        )
+    if port.state == "forbidden":
+        return Checked(
+            name="port",
+            outcome="fail",
+            evidence=f"{where} can't be listened on: {port.holder}",
+            fix="--port with one above 1023, --host with an address of this machine",
+        )
+    return Checked(name="port", outcome="pass", evidence=f"{where} is free")
+
+
+def _engine(site: Site, launch: Launch, seen: Seen) -> Checked:
+    if seen.executable is None:
+        wanted = site.engine.install.requirements.get("amd" if site.amd else "nvidia", ())
+        how = f"; to install it: uv pip install {shlex.join(wanted)}" if wanted else ""
+        return Checked(
+            name="engine",
+            outcome="fail",
+            evidence=f"{site.engine.name} is not here: no {launch.argv[0]} in PATH",
+            fix=f"--venv FOLDER names the environment it is in{how}",
+        )
+    return Checked(name="engine", outcome="pass", evidence=seen.executable)
+
+
+def _version_check(site: Site, seen: Seen) -> Checked:
+    engine, version = site.engine, seen.version
+    if seen.executable is None:
+        return Checked(name="version", outcome="skipped", evidence="no engine")
+    if version is None:
+        return Checked(
+            name="version",
+            outcome="warn",
+            evidence=f"{engine.name} does not say its version; the plan is for"
+            f" {engine.versions.pinned}",
+        )
+    floor = site.model.engines.get(engine.id)
+    for minimum in (engine.versions.minimum, floor.minimum if floor is not None else None):
+        if minimum is not None and older(version, minimum):
+            return Checked(
+                name="version",
+                outcome="fail",
+                evidence=f"{engine.name} {version} is older than {minimum}, which"
+                f" {site.model.name} needs",
+                fix=f"install {engine.versions.pinned}",
+            )
+    denied = denial(
+        engine, version, generation=site.node.generation, architecture=seen.architecture
+    )
+    if denied is not None:
+        return Checked(
+            name="version",
+            outcome="fail",
+            evidence=f"{engine.name} {version} must not be used here: {denied.why}",
+            fix=f"install {engine.versions.pinned}; see {denied.link}",
+        )
+    return Checked(name="version", outcome="pass", evidence=f"{engine.name} {version}")
+
+
+def judge_model(site: Site, folder: Folder | None) -> Checked:
+    """Return whether the weights are all there, by name and size; hashes are not asked for."""
+    if folder is None:
+        return Checked(
+            name="model",
+            outcome="warn",
+            evidence=f"{site.engine.name} fetches {site.weights} itself, and nothing checks"
+            " what comes",
+            fix="--model-path FOLDER with the weights in it",
+        )
+    problem = _lacking(site, folder)
+    if problem is not None:
+        return Checked(
+            name="model",
+            outcome="fail",
+            evidence=f"{folder.path}: {problem}",
+            fix="fetch what is missing, or name the right folder with --model-path",
+        )
+    amount = f"{folder.path}: {sum(folder.sizes.values()) / GIB:.1f} GiB, all there"
+    if _unfinished(folder):
+        return Checked(
+            name="model",
+            outcome="warn",
+            evidence=f"{amount}, and {_unfinished(folder)} left over from a broken download",
+            fix="delete the *.incomplete files, nothing needs them",
+        )
+    return Checked(name="model", outcome="pass", evidence=amount)
+
+
+def _lacking(site: Site, folder: Folder) -> str | None:
+    """What makes the folder incomplete, in words."""
+    if not folder.exists:
+        return "there is no such folder"
+    if site.engine.id == "llamacpp":
+        wanted = _parts(Path(first_part(site)).name)
+    elif "config.json" not in folder.sizes:
+        return "there is no config.json in it, so this is no model"
+    elif folder.broken_index is not None:
+        return folder.broken_index
+    else:
+        wanted = folder.shards or ("model.safetensors",)
+    gone = [name for name in wanted if not folder.sizes.get(name)]
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        unfinished = _unfinished(folder)
+        pulled = f"; {unfinished} are of a download that did not end" if unfinished else ""
+        return f"{gone[0]}{more} of {len(wanted)} weight files missing or empty{pulled}"
+    for name in wanted:
+        if folder.sizes[name] < folder.promised.get(name, 0):
+            held, whole = folder.sizes[name], folder.promised[name]
+            return f"{name} is cut off: {held:,} of {whole:,} bytes are there"
+    return None
+
+
+def _parts(first: str) -> tuple[str, ...]:
+    """Return all parts of a GGUF from the name of the first."""
+    head, _, tail = first.rpartition("-of-")
+    count = tail.removesuffix(".gguf")
+    if not head.endswith("-00001") or not count.isdecimal():
+        return (first,)
+    stem = head.removesuffix("00001")
+    return tuple(f"{stem}{part:05}-of-{count}.gguf" for part in range(1, int(count) + 1))
+
+
+def _unfinished(folder: Folder) -> str | None:
+    names = [name for name in folder.sizes if name.endswith(_INCOMPLETE)]
+    return f"{len(names)} *.incomplete files" if names else None
+
+
+# --- looking -----------------------------------------------------------------------------
+
+
+def look_at_port(host: str, port: int) -> Port:
+    """Return whether *port* of *host* can be listened on right now."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # Why: a port whose connections are still closing is free, and engines take it.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return Port("taken", holder(port))
+        return Port("forbidden", error.strerror or str(error))
+    return Port("free")
+
+
+def look_at_folder(path: Path) -> Folder:
+    """Return what lies in *path*, with what was left over by a download into it."""
+    sizes: dict[str, int] = {}
+    leftovers = path / ".cache" / "huggingface" / "download"
+    for place in (path, leftovers):
+        try:
+            entries = list(os.scandir(place))
+        except OSError:
+            continue
+        for entry in entries:
+            size = _size(entry)
+            if size is not None and (place is path or entry.name.endswith(_INCOMPLETE)):
+                sizes[entry.name] = size
+    shards, broken = _index(path / INDEX) if INDEX in sizes else (None, None)
+    promised = {
+        name: whole
+        for name in (shards or sizes)
+        if name.endswith(".safetensors") and (whole := _by_header(path / name)) is not None
+    }
+    return Folder(str(path), path.is_dir(), sizes, shards, promised, broken)
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    """Bytes of a file, links followed; None for what is none or leads nowhere."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except OSError:
+        return None
+
+
+def _index(path: Path) -> tuple[tuple[str, ...] | None, str | None]:
+    """Return the shards an index names, or why it can't be read."""
+    try:
+        if path.stat().st_size > _LARGEST_INDEX:
+            return None, f"{INDEX} is too large to be one"
+        names = set(json.loads(path.read_bytes())["weight_map"].values())
+        shards = tuple(sorted(names))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        return None, f"{INDEX} is no index: it can't be read as one"
+    if not shards or not all(isinstance(name, str) for name in shards):
+        return None, f"{INDEX} names no weight files"
+    return shards, None
+
+
+def _by_header(path: Path) -> int | None:
+    """Bytes a safetensors file has by its own header; None if it has none that can be read."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > _LARGEST_HEADER:
+                return None
+            tensors = json.loads(file.read(length))
+        tensors.pop("__metadata__", None)
+        ends = [int(tensor["data_offsets"][1]) for tensor in tensors.values()]
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        return None
+    return 8 + length + max(ends, default=0)
+
+
+def _weights(site: Site) -> Path:
+    return Path(first_part(site)).parent if site.engine.id == "llamacpp" else Path(site.folder)
+
+
+def _is_local(site: Site) -> bool:
+    """Whether the engine reads a folder; the others fetch from the hub by themselves."""
+    return not site.from_hub or site.engine.id in ("ktransformers", "llamacpp")
+
+
+def _version(engine: str, executable: str | None, host: HostFacts) -> str | None:
+    """The version the probe read from the environment the executable is in."""
+    if executable is None:
+        return None
+    places = {Path(executable).parent, Path(executable).resolve().parent}
+    return next(
+        (
+            found.version
+            for found in host.engines
+            if found.engine == engine
+            and places & {Path(found.path).parent, Path(found.path).resolve().parent}
+        ),
+        None,
+    )
