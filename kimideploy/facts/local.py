@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,8 @@ from kimideploy.documents import read_document
 from kimideploy.errors import RequestError
 from kimideploy.facts import probe
 from kimideploy.facts.types import SCHEMA, HostFacts
+
+T = TypeVar("T")
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -36,10 +39,18 @@ def read_facts(path: Path) -> HostFacts:
         raise RequestError(f"{name} can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RequestError(f"{name} is not UTF-8 text") from error
-    found = read_document(text, _Header, name=name).schema
+    found = _parsed(text, _Header, name).schema
     if found != SCHEMA:
         raise RequestError(
             f"{name} is of the schema {found!r}, this kimideploy reads {SCHEMA!r}",
             hint="save the facts again with the same version: kimideploy inspect --json",
         )
-    return read_document(text, HostFacts, name=name)
+    return _parsed(text, HostFacts, name)
+
+
+def _parsed(text: str, kind: type[T], name: str) -> T:
+    try:
+        # Why first: JSON may hold characters that YAML may not, a DEL in a mount's name say.
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, RecursionError):
+        return read_document(text, kind, name=name)

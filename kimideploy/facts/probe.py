@@ -660,6 +660,11 @@ def numa_of(root: str, bus_id: Optional[str]) -> Optional[int]:
     return node if node is not None and node >= 0 else None
 
 
+def bare_name(words: str) -> str:
+    """Return a process's name without options, which may hold secrets."""
+    return words.partition(" -")[0]
+
+
 # ------------------------------------------------ NVML
 
 NOT_SUPPORTED, GPU_IS_LOST, RESET_REQUIRED = 3, 15, 16
@@ -899,7 +904,7 @@ class Device:
     def process_name(self, pid: int) -> Optional[str]:
         # Why no gap: a process of another container has no name here, which is no failure.
         try:
-            return str(self.nvml.module.nvmlSystemGetProcessName(pid))
+            return bare_name(self.nvml.module.nvmlSystemGetProcessName(pid))
         except Exception:
             return None
 
@@ -1078,7 +1083,8 @@ def add_processes(program: str, gpus: Dict[int, Facts], unknown: Unknown, end: f
         gpu, pid = by_uuid.get(words[0]), number(words[1]) if len(words) > 3 else None
         if gpu is not None and pid is not None:
             used = number(words[-1])
-            process = {"pid": pid, "name": ", ".join(words[2:-1])}  # type: Facts
+            name = bare_name(", ".join(words[2:-1]))
+            process = {"pid": pid, "name": name}  # type: Facts
             process["used"] = used * MIB if used is not None else None
             gpu.setdefault("processes", []).append(process)
 

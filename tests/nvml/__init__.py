@@ -23,3 +23,8 @@ def build(folder: Path, *defines: str) -> Path:
     words += ["-o", str(folder / "libnvidia-ml.so.1"), str(HERE / "stub.c")]
     subprocess.run([compiler, *words], check=True)
     return folder
+
+
+def environment(folder: Path, case: str) -> dict[str, str]:
+    """Return the variables that make a process see the machine *case* of tests/nvml/cases."""
+    return {"LD_LIBRARY_PATH": str(folder), "FAKE_NVML": str(CASES / f"{case}.conf")}

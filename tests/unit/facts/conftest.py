@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,10 +22,13 @@ SYSTEM_PATH = "/usr/bin:/bin"
 
 
 def run_probe(
-    *options: str, python: Sequence[str] = (sys.executable,), cwd: Path | None = None, **env: str
+    *options: str,
+    python: Sequence[str] = (sys.executable,),
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> HostFacts:
     """Pipe the probe to a Python the way a remote host gets it, and decode strictly."""
-    plain = {"PATH": SYSTEM_PATH, "HOME": os.environ.get("HOME", "/")} | env
+    plain = {"PATH": SYSTEM_PATH, "HOME": os.environ.get("HOME", "/")} | dict(env or {})
     done = subprocess.run(
         [*python, "-", *options],
         input=PROBE.read_text(encoding="utf-8"),
@@ -57,7 +60,6 @@ def machine(stub: Path) -> Callable[[str], HostFacts]:
     """Return the facts of a machine of tests/nvml/cases, through the real pynvml."""
 
     def probed(case: str) -> HostFacts:
-        state = str(nvml.CASES / f"{case}.conf")
-        return run_probe(LD_LIBRARY_PATH=str(stub), FAKE_NVML=state)
+        return run_probe(env=nvml.environment(stub, case))
 
     return probed

@@ -18,7 +18,7 @@ ROWS = """\
 0, NVIDIA A100-SXM4-80GB, GPU-11111111-2222-3333-4444-000000000000, 00000000:07:00.0, 81920, 1205, 80109, 606, 8.0, Disabled, Enabled, Enabled, 400.00, 4, 4, 16, 16, 550.163.01
 1, NVIDIA A100-SXM4-80GB, GPU-11111111-2222-3333-4444-000000000001, 00000000:0F:00.0, 81920, 4, 81310, 606, 8.0, Enabled, Enabled, Disabled, [N/A], 1, 4, 8, 16, 550.163.01
 """  # noqa: E501
-APPS = "GPU-11111111-2222-3333-4444-000000000000, 4242, python3 -m a, b, 1198\n"
+APPS = "GPU-11111111-2222-3333-4444-000000000000, 4242, /opt/a, b/python3 --token sesame, 1198\n"
 TOPOLOGY = """\
 \t\x1b[4mGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
 GPU0\t X \tNV12\tPXB\t48-63,176-191\t3\t\tN/A
@@ -64,7 +64,7 @@ def reasons(facts: HostFacts) -> dict[str, str]:
 
 def test_two_gpus(tmp_path: Path) -> None:
     """Everything that nvidia-smi can tell is told, and why NVML was not asked."""
-    facts = run_probe(python=BARE, PATH=nvidia_smi(tmp_path))
+    facts = run_probe(python=BARE, env={"PATH": nvidia_smi(tmp_path)})
 
     assert DriverFacts(version="550.163.01", cuda="12.4", source="nvidia-smi") == facts.driver
     first, second = facts.gpus
@@ -92,7 +92,7 @@ def test_two_gpus(tmp_path: Path) -> None:
         second.pcie_width,
         second.pcie_width_max,
     )
-    assert (GpuProcess(pid=4242, name="python3 -m a, b", used=1198 * MIB),) == first.processes
+    assert (GpuProcess(pid=4242, name="/opt/a, b/python3", used=1198 * MIB),) == first.processes
     assert (GpuPeer(index=0, link="nvlink", nvlinks=12),) == second.peers
     assert "NVML: pynvml is not installed" == reasons(facts)["GPUs in full"]
 
@@ -101,7 +101,7 @@ def test_pynvml_without_library(tmp_path: Path) -> None:
     """Where pynvml finds no library, nvidia-smi is asked too."""
     if Path("/dev/nvidiactl").exists():
         pytest.skip("the library is there")
-    facts = run_probe(PATH=nvidia_smi(tmp_path))
+    facts = run_probe(env={"PATH": nvidia_smi(tmp_path)})
 
     assert 2 == len(facts.gpus)
     assert "NVML: NVML Shared Library Not Found" == reasons(facts)["GPUs in full"]
@@ -114,7 +114,7 @@ def test_field_that_an_old_nvidia_smi_lacks(tmp_path: Path) -> None:
         """case "$1" in *memory.reserved*) """
         """echo 'Field "memory.reserved" is not a valid field to query.'; exit 2;; esac;"""
     )
-    facts = run_probe(python=BARE, PATH=nvidia_smi(tmp_path, rows=rows, query=query))
+    facts = run_probe(python=BARE, env={"PATH": nvidia_smi(tmp_path, rows=rows, query=query)})
 
     assert [None, None] == [gpu.memory_reserved for gpu in facts.gpus]
     assert ["8.0", "8.0"] == [gpu.compute_capability for gpu in facts.gpus]
@@ -133,7 +133,7 @@ def test_lost_gpu(tmp_path: Path, where: str, index: int, error: str) -> None:
     """A GPU without a handle is a fact with nvidia-smi's words, beside those that answer."""
     line = f"Unable to determine the device handle for {where}: {error}"
     rows = f"{ROWS.splitlines()[0]}\n{line}\n"
-    facts = run_probe(python=BARE, PATH=nvidia_smi(tmp_path, rows=rows, code=15))
+    facts = run_probe(python=BARE, env={"PATH": nvidia_smi(tmp_path, rows=rows, code=15)})
 
     lost = facts.gpus[1]
     assert (index, error, "0000:0F:00.0") == (lost.index, lost.error, lost.pci_bus_id)
@@ -144,7 +144,7 @@ def test_row_of_errors(tmp_path: Path) -> None:
     """A row that holds errors instead of values is a GPU that failed."""
     row = "1" + ", [Unknown Error]" * 17 + "\n"
     facts = run_probe(
-        python=BARE, PATH=nvidia_smi(tmp_path, rows=ROWS.splitlines()[0] + "\n" + row)
+        python=BARE, env={"PATH": nvidia_smi(tmp_path, rows=ROWS.splitlines()[0] + "\n" + row)}
     )
 
     assert ("Unknown Error", None) == (facts.gpus[1].error, facts.gpus[1].memory_total)
@@ -156,7 +156,7 @@ def test_driver_that_fails(tmp_path: Path) -> None:
         "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
         "Make sure that the latest NVIDIA driver is installed and running."
     )
-    facts = run_probe(python=BARE, PATH=nvidia_smi(tmp_path, rows=words + "\n\n", code=9))
+    facts = run_probe(python=BARE, env={"PATH": nvidia_smi(tmp_path, rows=words + "\n\n", code=9)})
 
     assert () == facts.gpus
     assert f"nvidia-smi: {words}" in reasons(facts)["GPUs"]
@@ -166,7 +166,7 @@ def test_nvidia_smi_that_hangs(tmp_path: Path) -> None:
     """A program that hangs is ended at the deadline, with its children, and said."""
     path = install(tmp_path, "nvidia-smi", f"sleep 600 & echo $! > {tmp_path}/child; wait")
     began = time.monotonic()
-    facts = run_probe("--deadline", "1", python=BARE, PATH=path)
+    facts = run_probe("--deadline", "1", python=BARE, env={"PATH": path})
 
     assert time.monotonic() - began < 10
     assert "nvidia-smi: nvidia-smi did not answer within 1 s" in reasons(facts)["GPUs"]
@@ -176,7 +176,7 @@ def test_nvidia_smi_that_hangs(tmp_path: Path) -> None:
 
 def test_no_gpu_at_all(tmp_path: Path) -> None:
     """Without any driver the reason names each way that was tried."""
-    facts = run_probe(python=BARE, PATH=str(tmp_path))
+    facts = run_probe(python=BARE, env={"PATH": str(tmp_path)})
 
     if facts.gpus:
         pytest.skip("there is a GPU driver here outside PATH")
@@ -192,7 +192,9 @@ def test_amd_gpu(tmp_path: Path) -> None:
  "Card Series": "AMD Instinct MI300X", "Card Model": "0x74a1", "GFX Version": "gfx942"},
  "system": {"Driver version": "6.10.5"}}"""  # noqa: E501
     (tmp_path / "cards").write_text(cards, encoding="utf-8")
-    facts = run_probe(python=BARE, PATH=install(tmp_path, "rocm-smi", f"cat {tmp_path}/cards"))
+    facts = run_probe(
+        python=BARE, env={"PATH": install(tmp_path, "rocm-smi", f"cat {tmp_path}/cards")}
+    )
 
     assert DriverFacts(version="6.10.5", source="rocm-smi") == facts.driver
     (gpu,) = facts.gpus
@@ -206,6 +208,8 @@ def test_amd_gpu(tmp_path: Path) -> None:
 
 def test_amd_program_that_fails(tmp_path: Path) -> None:
     """rocm-smi without JSON is a reason, no crash."""
-    facts = run_probe(python=BARE, PATH=install(tmp_path, "rocm-smi", "echo no kfd; exit 1"))
+    facts = run_probe(
+        python=BARE, env={"PATH": install(tmp_path, "rocm-smi", "echo no kfd; exit 1")}
+    )
 
     assert "rocm-smi: it printed no JSON: no kfd" in reasons(facts)["GPUs"]

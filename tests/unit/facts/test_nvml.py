@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pynvml
+import pynvml  # type: ignore[import-untyped]
 import pytest
 
 from kimideploy.facts.types import DriverFacts, GpuPeer, GpuProcess, HostFacts
@@ -109,8 +109,7 @@ def test_gpu_off_the_bus(machine: Machine) -> None:
 
 def test_old_driver(old_stub: Path) -> None:
     """What an old driver does not export is unknown with that reason; the rest is told."""
-    state = str(nvml.CASES / "old-driver.conf")
-    facts = run_probe(LD_LIBRARY_PATH=str(old_stub), FAKE_NVML=state)
+    facts = run_probe(env=nvml.environment(old_stub, "old-driver"))
 
     gpu = facts.gpus[0]
     assert ("440.118.02", "10.2") == (
@@ -141,8 +140,7 @@ def test_old_driver(old_stub: Path) -> None:
 )
 def test_driver_that_does_not_start(stub: Path, tmp_path: Path, case: str, expected: str) -> None:
     """A driver that does not start leaves no GPUs and the reason."""
-    state = str(nvml.CASES / f"{case}.conf")
-    facts = run_probe(LD_LIBRARY_PATH=str(stub), FAKE_NVML=state, PATH=str(tmp_path))
+    facts = run_probe(env=nvml.environment(stub, case) | {"PATH": str(tmp_path)})
 
     assert () == facts.gpus
     assert expected in about_gpus(facts)["GPUs"]
@@ -208,8 +206,8 @@ def test_real_gpu_agrees_with_nvidia_smi() -> None:
     """On a real GPU the two ways to the driver tell the same."""
     real = {"PATH": f"{SYSTEM_PATH}:/usr/local/bin:{os.environ['PATH']}"}
     real["LD_LIBRARY_PATH"] = os.environ.get("LD_LIBRARY_PATH", "")
-    over_nvml = run_probe(**real)
-    over_smi = run_probe(python=[sys.executable, "-S"], **real)
+    over_nvml = run_probe(env=real)
+    over_smi = run_probe(python=[sys.executable, "-S"], env=real)
 
     assert over_nvml.driver is not None
     assert ("nvml", "nvidia-smi") == (
@@ -231,11 +229,10 @@ def test_library_runs_in_process(stub: Path) -> None:
         "import sys, msgspec; from kimideploy.facts.local import inspect_local; "
         "sys.stdout.buffer.write(msgspec.json.encode(inspect_local()))"
     )
-    env = {"LD_LIBRARY_PATH": str(stub), "FAKE_NVML": str(nvml.CASES / "8xh200.conf")}
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
-        env=os.environ | env,
+        env=os.environ | nvml.environment(stub, "8xh200"),
         check=True,
     )
 
