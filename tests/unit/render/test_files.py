@@ -17,7 +17,7 @@ import pytest
 from kimideploy.engines import complete
 from kimideploy.errors import RequestError
 from kimideploy.planning.types import Launch, Layout, Offload, Plan
-from kimideploy.render.files import Kind, render
+from kimideploy.render.files import Kind, _wrapped, render
 from tests.unit.engines.plans import CATALOG, DRAFT, gguf, hybrid, plan
 
 KINDS: tuple[Kind, ...] = ("shell", "systemd", "env")
@@ -181,6 +181,22 @@ def test_no_file_holds_a_key(kind: Kind) -> None:
         assert "--api-key" not in text
 
 
+def test_a_unit_hands_the_key_to_the_engine(tmp_path: Path) -> None:
+    """The words of ExecStart=, run with systemd's credentials folder, give the engine its key."""
+    (launch,) = complete(PLANS["vllm beyond loopback"], CATALOG).launches
+    (tmp_path / "VLLM_API_KEY").write_text("k3y with space\n")
+    _stand_in(tmp_path, launch)
+    done = subprocess.run(
+        _wrapped(launch),
+        capture_output=True,
+        check=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "CREDENTIALS_DIRECTORY": str(tmp_path)},
+    )
+    seen = json.loads(done.stdout)
+
+    assert (list(launch.argv), "k3y with space") == (seen["argv"], seen["env"]["VLLM_API_KEY"])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hostile_name_can_not_leave_its_comment(kind: Kind) -> None:
     """A node's name with a newline stays in the comment it is shown in."""
@@ -210,8 +226,8 @@ def test_an_environment_file_is_the_environment(tmp_path: Path) -> None:
     assert dict(launch.env).items() <= json.loads(done.stdout).items()
 
 
-def _run(script: str, launch: Launch, folder: Path) -> dict[str, Any]:
-    """Run the script with a stand-in for the program, and return what that was given."""
+def _stand_in(folder: Path, launch: Launch) -> None:
+    """Put a program there, called as the engine's, that prints what it was given."""
     program = folder / launch.argv[0]
     program.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
@@ -219,6 +235,11 @@ def _run(script: str, launch: Launch, folder: Path) -> dict[str, Any]:
         " 'env': dict(os.environ)}))\n"
     )
     program.chmod(0o755)
+
+
+def _run(script: str, launch: Launch, folder: Path) -> dict[str, Any]:
+    """Run the script with a stand-in for the program, and return what that was given."""
+    _stand_in(folder, launch)
     (folder / "launch.sh").write_text(script, newline="")
     done = subprocess.run(
         [_program("bash"), folder / "launch.sh"],
