@@ -107,7 +107,8 @@ class Story:
         return None
 
     def _on(self, stage: str, groups: dict[str, str | None], now: float) -> Progress | None:
-        done, total = _number(groups.get("done")), _number(groups.get("total"))
+        done = _number(groups.get("done"))
+        total = _number(groups.get("total")) if done is not None else None
         if stage != self.stage:
             self._since = (now, done) if done is not None else None
         elif done is None or (self.progress is not None and done == self.progress.done):

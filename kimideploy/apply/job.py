@@ -23,6 +23,8 @@ Rehearsal = Literal["stand-in", "vllm"]
 #: Seconds without news in the log before an engine counts as hung, a guess: compiling a model of
 #: this size takes minutes and says little.
 QUIET = 30 * 60.0
+#: the same for a stand-in and for a tiny model on a CPU
+_QUIET_REHEARSED: dict[Rehearsal, float] = {"stand-in": 120.0, "vllm": 600.0}
 #: Bytes per second and tokens, guesses: an engine that fetches from the hub may be silent while it
 #: does, on a line no slower than this; what clients are told where the model's profile has nothing.
 _SLOW_LINE = 50_000_000
@@ -107,7 +109,7 @@ def job(
         launch=launch,
         argv=rehearsed(launch.argv) if stand_in else launch.argv,
         log=log if log is not None else _log(plan, launch),
-        quiet=ready_timeout if ready_timeout is not None else _quiet(site),
+        quiet=ready_timeout if ready_timeout is not None else _quiet(site, rehearsal),
         venv=None if stand_in else venv,
         rehearsal=rehearsal,
         once=once,
@@ -162,7 +164,7 @@ def steps(job: Job) -> list[str]:
         *lines,
         (
             f"wait until {job.url}{engine.health} answers 200 and {engine.ready} names {model};"
-            f" give up after {job.quiet:g} s without news in the log"
+            f" give up after {job.quiet:.0f} s without news in the log"
         ),
         f"ask a question: message.{engine.reasoning_field} must hold the reasoning",
         f"give a task with one tool: its call must have an id like {job.site.model.tool_id}",
@@ -178,7 +180,9 @@ def _log(plan: Plan, launch: Launch) -> Path:
     return folder / "logs" / f"{name}-{launch.port}.log"
 
 
-def _quiet(site: Site) -> float:
+def _quiet(site: Site, rehearsal: Rehearsal | None) -> float:
+    if rehearsal is not None:
+        return _QUIET_REHEARSED[rehearsal]
     fetched = site.checkpoint.size if site.from_hub else None
     return QUIET + (int(fetched) / _SLOW_LINE if fetched is not None else 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from pathlib import Path
 
 _LISTEN = "0A"  # include/net/tcp_states.h
@@ -13,16 +13,18 @@ def holder(port: int) -> str | None:
     sockets = _sockets(port)
     if not sockets:
         return None
-    pids = (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal())
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
     return next((_program(pid) for pid in sorted(pids) if _held(pid) & sockets), None)
 
 
 def _held(pid: int) -> set[str]:
     """Return what the open files of a process lead to, nothing where we may not look."""
-    try:
-        return {str(Path(entry.path).readlink()) for entry in os.scandir(f"/proc/{pid}/fd")}
-    except OSError:
-        return set()
+    held: set[str] = set()
+    with suppress(OSError):
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed in the meantime
+                held.add(str(path.readlink()))
+    return held
 
 
 def _sockets(port: int) -> set[str]:

@@ -42,7 +42,7 @@ Tell = Callable[[Event], None]
 #: seconds between looks at the log, and between questions whether the engine is ready
 _TICK, _ASK = 0.2, 1.0
 #: seconds in which an engine that broke off an answer is seen to be dying
-_DYING = 2.0
+_DYING = 1.0
 #: lines shown of an engine that died
 _SHOWN = 12
 _CHUNK = 1 << 18
@@ -198,7 +198,7 @@ class _Watch:
                 self._fail(f"answers, but {found.said}")
             if self._clock.now() - since > self._job.quiet:
                 self._fail(
-                    f"did not become ready: no news in its log for {self._job.quiet:g} s,"
+                    f"did not become ready: no news in its log for {self._job.quiet:.0f} s,"
                     f" {found.said}"
                 )
             self._clock.sleep(_TICK)

@@ -76,7 +76,11 @@ class Client:
     def _whole(self, method: str, path: str, body: Any, timeout: float) -> Reply:
         connection, response = self._send(method, path, body, timeout)
         try:
-            return Reply(response.status, response.read(LARGEST))
+            body = response.read(LARGEST)
+            # Guard: a read of at most so many bytes does not complain about missing ones.
+            if response.length:
+                raise Unreachable("the answer broke off, or is too long")
+            return Reply(response.status, body)
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(_said(error)) from error
         finally:

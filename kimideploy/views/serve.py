@@ -1,0 +1,268 @@
+"""What `serve` shows: a live view on a terminal, plain lines in a pipe, JSON lines for programs.
+
+The endpoint's URL goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from kimideploy.apply.events import (
+    Asking,
+    Checked,
+    Died,
+    Event,
+    Judged,
+    Noted,
+    Progress,
+    Ready,
+    Said,
+    Serving,
+    Started,
+    Stopped,
+    Stopping,
+)
+
+Tell = Callable[[Event], None]
+_MARKS = {
+    "pass": ("✓", "green"),
+    "warn": ("!", "yellow"),
+    "fail": ("✗", "red"),
+    "skipped": ("–", "dim"),
+    "not-applicable": ("–", "dim"),
+}
+_NAME = 20
+_BAR = 22
+#: a line in a pipe for each tenth of a stage, and at least this often in seconds
+_STEP, _OFTEN = 10, 30.0
+_WHY = {
+    "interrupted": "ending the engine; Ctrl-C again to kill it",
+    "done": "ending the engine",
+    "left behind": "ending what the engine left behind",
+}
+
+
+@contextmanager
+def shown(out: Console, err: Console, *, as_json: bool) -> Iterator[Tell]:
+    """Yield what takes the events and shows them."""
+    if as_json:
+        yield _as_json
+    elif err.is_terminal:
+        view = _Live(out, err)
+        with view.live:
+            yield view.take
+    else:
+        yield _Plain(out, err).take
+
+
+def _as_json(event: Event) -> None:
+    sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+    sys.stdout.flush()
+
+
+class _Plain:
+    """One line for each thing that happens; a stage is told in tenths."""
+
+    def __init__(self, out: Console, err: Console) -> None:
+        self.out, self.err = out, err
+        self._told: tuple[str, int, float] = ("", 0, 0.0)
+
+    def take(self, event: Event) -> None:
+        """Show *event*, if it is worth a line."""
+        match event:
+            case Progress():
+                self.progress(event)
+            case Asking(request=request, pieces=pieces):
+                if pieces == 0:
+                    self.line("asking", request)
+            case Serving():
+                self.serving(event)
+            case Died(lines=lines, log=log):
+                self.err.print(Text(f"the last lines of {log}:"))
+                for line in lines:
+                    self.err.print(Text(f"  {line}"), soft_wrap=True)
+            case Said():
+                pass
+            case _:
+                for text in _told(event):
+                    self.err.print(text, soft_wrap=True)
+
+    def line(self, name: str, text: str) -> None:
+        """Show one line that is neither good nor bad."""
+        self.err.print(_row("·", "dim", name, text), soft_wrap=True)
+
+    def progress(self, event: Progress) -> None:
+        """Show how far the stage is, unless that was shown just now."""
+        stage, tenth, when = self._told
+        now = time.monotonic()
+        reached = _STEP * (event.done or 0) // event.total if event.total else 0
+        if event.stage == stage and reached <= tenth and now - when < _OFTEN:
+            return
+        self._told = (event.stage, reached, now)
+        self.line(event.stage, _far(event))
+
+    def serving(self, event: Serving) -> None:
+        """Show the endpoint, and a client for it."""
+        self.err.print(_endpoint(event), soft_wrap=True)
+        self.out.print(f"{event.url}/v1", highlight=False, soft_wrap=True)
+
+
+class _Live(_Plain):
+    """What is done stays as lines; below them the stage under way and the log's last line."""
+
+    def __init__(self, out: Console, err: Console) -> None:
+        super().__init__(out, err)
+        self.live = Live(console=err, transient=True, refresh_per_second=10)
+        self._stage: Progress | None = None
+        self._since = 0.0
+        self._last = ""
+
+    def take(self, event: Event) -> None:  # noqa: C901  one case an event
+        """Show *event*, and let the live part follow."""
+        match event:
+            case Said(line=line):
+                self._last = line
+            case Progress(stage=stage):
+                if self._stage is not None and self._stage.stage != stage:
+                    self._finish()
+                if self._stage is None:
+                    self._since = time.monotonic()
+                self._stage = event
+            case Asking(request=request, pieces=pieces):
+                self._stage = Progress(stage=f"asking a {request}", done=pieces or None)
+            case Serving():
+                self.live.stop()
+                self.serving(event)
+                self._stage = Progress(stage="serving")
+                self.live.start()
+            case Ready():
+                self._finish()
+                super().take(event)
+            case Died():
+                self._drop()
+                super().take(event)
+            case Judged():
+                self._stage = None
+                super().take(event)
+            case Stopping():
+                self._drop()
+                self._stage = Progress(stage=_WHY[event.why])
+            case Stopped():
+                self._drop()
+                super().take(event)
+            case _:
+                super().take(event)
+        self.live.update(self._now())
+
+    def _drop(self) -> None:
+        self._stage, self._last = None, ""
+
+    def _finish(self) -> None:
+        if self._stage is not None:
+            count = f"{self._stage.total} " if self._stage.total is not None else ""
+            seconds = _span(time.monotonic() - self._since)
+            self.err.print(_row("✓", "green", self._stage.stage, f"{count}in {seconds}"))
+        self._drop()
+
+    def _now(self) -> RenderableType:
+        if self._stage is None:
+            return Text()
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=2, justify="right")
+        table.add_column(min_width=_NAME, no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        stage = self._stage
+        bar: RenderableType = Text()
+        if stage.total:
+            bar = ProgressBar(total=stage.total, completed=stage.done or 0, width=_BAR)
+        table.add_row(Spinner("dots", style="cyan"), stage.stage, bar, _far(stage))
+        last = Text(f"    {self._last}", style="dim", no_wrap=True, overflow="ellipsis")
+        return Group(table, last) if self._last else table
+
+
+def _told(event: Event) -> list[RenderableType]:  # noqa: PLR0911  one case an event
+    """The lines of an event that looks the same everywhere."""
+    match event:
+        case Noted(text=text):
+            return [Text(text, style="yellow")]
+        case Checked(name=name, outcome=outcome, evidence=evidence, fix=fix):
+            rows = [_row(*_MARKS[outcome], name, evidence)]
+            # Why not the fix of a failure: it is the error's hint, said at the end.
+            return [*rows, *_help(fix if outcome == "warn" else None)]
+        case Judged(check=check):
+            rows = [_row(*_MARKS[check.outcome], check.name, check.evidence)]
+            return [*rows, *_help(check.cause), *_help(check.fix)]
+        case Started(pid=pid, log=log):
+            return [_row("✓", "green", "started", f"pid {pid}, logging to {log}")]
+        case Ready(seconds=seconds, model=model):
+            return [_row("✓", "green", "ready", f"{model} after {_span(seconds)}")]
+        case Stopping(why=why):
+            return [Text(_WHY[why])]
+        case Stopped(killed=killed, left=left):
+            text = "ended, with all it started"
+            if killed:
+                text = f"ended; {len(killed)} of its processes had to be killed"
+            if left:
+                pids = ", ".join(map(str, left))
+                return [_row("✗", "red", "engine", f"these processes can't be killed: {pids}")]
+            return [_row("✓", "green", "engine", text)]
+        case _:
+            return []
+
+
+def _row(mark: str, style: str, name: str, text: str) -> Text:
+    line = Text("  ")
+    line.append(mark, style=style)
+    line.append(f" {name:<{_NAME}} ", style="bold" if style == "red" else "")
+    return line.append(text, style="dim" if style == "dim" else "")
+
+
+def _help(text: str | None) -> list[RenderableType]:
+    return [Text(f"{'':{_NAME + 5}}{text}", style="yellow")] if text is not None else []
+
+
+def _far(event: Progress) -> str:
+    words = []
+    if event.total is not None:
+        words.append(f"{event.done}/{event.total}")
+    elif event.done is not None:
+        words.append(str(event.done))
+    if event.rate is not None:
+        words.append(f"{event.rate:.1f}/s" if event.rate >= 1 else f"{1 / event.rate:.1f} s each")
+    if event.eta is not None and event.done != event.total:
+        words.append(f"{_span(event.eta)} left")
+    return "  ".join(words)
+
+
+def _endpoint(event: Serving) -> RenderableType:
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.syntax import Syntax  # noqa: PLC0415
+
+    line = Text.assemble(
+        "\n", (f"{event.url}/v1", "bold green"), f"  serves {event.model}; a client:"
+    )
+    code = Syntax(event.snippet, "python", theme="ansi_dark", background_color="default")
+    return Group(line, Padding(code, (1, 0, 0, 4)))
+
+
+def _span(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
