@@ -754,14 +754,14 @@ def over_nvml(root: str, unknown: Unknown) -> Facts:
     try:
         module.nvmlInit()
         count = int(module.nvmlDeviceGetCount())
-    except module.NVMLError as error:
+    except Exception as error:
         raise Refused(nvml.reason(error))
     devices = {}  # type: Dict[int, Device]
     gpus = []
     for index in range(count):
         try:
             device = Device(nvml, index, module.nvmlDeviceGetHandleByIndex(index))
-        except module.NVMLError as error:
+        except Exception as error:
             gpus.append({"index": index, "error": nvml.reason(error)})
             continue
         try:
@@ -782,12 +782,12 @@ def nvml_driver(module: Any, unknown: Unknown) -> Facts:
     driver = {"source": "nvml"}  # type: Facts
     try:
         driver["version"] = module.nvmlSystemGetDriverVersion()
-    except module.NVMLError as error:
+    except Exception as error:
         unknown.add("driver version", error)
     try:
         cuda = module.nvmlSystemGetCudaDriverVersion_v2()
         driver["cuda"] = "%d.%d" % (cuda // 1000, cuda % 1000 // 10)
-    except module.NVMLError as error:
+    except Exception as error:
         unknown.add("CUDA version of the driver", error)
     return driver
 

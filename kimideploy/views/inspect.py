@@ -204,7 +204,7 @@ def _disks(facts: HostFacts) -> RenderableType:
 
 def _engines(facts: HostFacts) -> RenderableType:
     if not facts.engines:
-        return _indented(Text("none in PATH; `--venv DIR` looks into an environment"))
+        return _indented(Text("none found in PATH; `--venv DIR` looks into an environment"))
     table = _grid("Engine", "Version", "Program")
     for engine in facts.engines:
         _row(table, engine.engine, engine.version or NOTHING, engine.path)
