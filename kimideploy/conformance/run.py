@@ -17,6 +17,8 @@ PATH = "/v1/chat/completions"
 #: Seconds, guesses. A silent stream is broken after the first; a whole answer of 4096 tokens takes
 #: the second at 3 tokens a second, slower than any engine that is of use.
 SILENCE, WHOLE = 300.0, 1400.0
+#: pieces of a stream between two words to the watcher
+_EVERY = 16
 
 
 def run_smoke(client: Client, promise: Promise, watch: Watch) -> Verdict:
@@ -33,7 +35,8 @@ def _question(client: Client, promise: Promise, watch: Watch) -> tuple[Check, ..
             if isinstance(piece, Reply):
                 return (smoke.refused("question", piece.status, piece.body),)
             pieces.append(piece)
-            watch("question", len(pieces))
+            if len(pieces) % _EVERY == 0:
+                watch("question", len(pieces))
     except Unreachable as error:
         return (Check("question", "fail", f"after {len(pieces)} pieces: {error}"),)
     message = smoke.joined(pieces)

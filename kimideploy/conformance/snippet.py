@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 _SNIPPET = """\
 from openai import OpenAI
 
-client = OpenAI(base_url={url!r}, api_key={key})
+client = OpenAI(base_url={url}, api_key={key})
 history = []
 for question in ("What is 17 times 23?", "And half of that?"):
     history.append({{"role": "user", "content": question}})
     answer = client.chat.completions.create(
-        model={model!r}, messages=history, max_tokens={max_tokens}
+        model={model}, messages=history, max_tokens={max_tokens}
     )
     message = answer.choices[0].message
     print(message.{field}, "\\n\\n", message.content)
-    # The message goes back whole: the model is trained to see its earlier {field}.
+    # Send the message back whole: the model needs its own {field}.
     history.append(message.model_dump(exclude_none=True))
 """
 
@@ -26,6 +28,10 @@ def snippet(url: str, model: str, field: str, *, max_tokens: int, needs_key: boo
     """
     key = 'os.environ["API_KEY"]' if needs_key else '"none"'
     text = _SNIPPET.format(
-        url=f"{url}/v1", key=key, model=model, field=field, max_tokens=max_tokens
+        url=json.dumps(f"{url}/v1"),
+        key=key,
+        model=json.dumps(model),
+        field=field,
+        max_tokens=max_tokens,
     )
     return f"import os\n\n{text}" if needs_key else text

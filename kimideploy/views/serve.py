@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -95,12 +96,19 @@ class _Plain:
             case Said():
                 pass
             case _:
-                for text in _told(event):
-                    self.err.print(text, soft_wrap=True)
+                for row in _told(event):
+                    self.show(row)
+
+    def show(self, row: _Row) -> None:
+        """Show one line; on a terminal its text stays in its column."""
+        if self.err.is_terminal:
+            self.err.print(row.grid())
+        else:
+            self.err.print(row.text(), soft_wrap=True)
 
     def line(self, name: str, text: str) -> None:
         """Show one line that is neither good nor bad."""
-        self.err.print(_row("·", "dim", name, text), soft_wrap=True)
+        self.show(_Row("·", "dim", name, text))
 
     def progress(self, event: Progress) -> None:
         """Show how far the stage is, unless that was shown just now."""
@@ -114,8 +122,13 @@ class _Plain:
 
     def serving(self, event: Serving) -> None:
         """Show the endpoint, and a client for it."""
-        self.err.print(_endpoint(event), soft_wrap=True)
-        self.out.print(f"{event.url}/v1", highlight=False, soft_wrap=True)
+        line = Text.assemble(
+            (f"{event.url}/v1", "bold green"), f"  serves {event.model}; a client:"
+        )
+        self.err.print(Text(), line, "", sep="\n", soft_wrap=True)
+        self.err.print(_program(event.snippet) if self.err.is_terminal else Text(event.snippet))
+        if not self.out.is_terminal:
+            self.out.print(f"{event.url}/v1", highlight=False, soft_wrap=True)
 
 
 class _Live(_Plain):
@@ -128,7 +141,7 @@ class _Live(_Plain):
         self._since = 0.0
         self._last = ""
 
-    def take(self, event: Event) -> None:  # noqa: C901  one case an event
+    def take(self, event: Event) -> None:  # noqa: C901, PLR0912  one case an event
         """Show *event*, and let the live part follow."""
         match event:
             case Said(line=line):
@@ -144,8 +157,11 @@ class _Live(_Plain):
             case Serving():
                 self.live.stop()
                 self.serving(event)
-                self._stage = Progress(stage="serving")
+                self._stage = Progress(stage="serving; Ctrl-C ends it")
                 self.live.start()
+            case Started():
+                super().take(event)
+                self._stage, self._since = Progress(stage="starting"), time.monotonic()
             case Ready():
                 self._finish()
                 super().take(event)
@@ -172,7 +188,7 @@ class _Live(_Plain):
         if self._stage is not None:
             count = f"{self._stage.total} " if self._stage.total is not None else ""
             seconds = _span(time.monotonic() - self._since)
-            self.err.print(_row("✓", "green", self._stage.stage, f"{count}in {seconds}"))
+            self.show(_Row("✓", "green", self._stage.stage, f"{count}in {seconds}"))
         self._drop()
 
     def _now(self) -> RenderableType:
@@ -192,45 +208,68 @@ class _Live(_Plain):
         return Group(table, last) if self._last else table
 
 
-def _told(event: Event) -> list[RenderableType]:  # noqa: PLR0911  one case an event
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A mark, a name and what there is to say."""
+
+    mark: str
+    style: str
+    name: str
+    said: str
+
+    def text(self) -> Text:
+        """One line, however long."""
+        rest = f" {self.name:<{_NAME}} {self.said}".rstrip()
+        return Text.assemble("  ", (self.mark, self.style), rest)
+
+    def grid(self) -> Table:
+        """The same in columns."""
+        table = Table.grid(padding=(0, 1))
+        table.add_column(width=3, justify="right", style=self.style)
+        table.add_column(width=_NAME, style="bold" if self.style == "red" else "")
+        table.add_column(style=self.style if self.style in ("dim", "yellow") else "")
+        table.add_row(self.mark, Text(self.name), Text(self.said))
+        return table
+
+
+def _told(event: Event) -> list[_Row]:  # noqa: PLR0911  one case an event
     """The lines of an event that looks the same everywhere."""
     match event:
         case Noted(text=text):
-            return [Text(text, style="yellow")]
+            return [_Row("!", "yellow", "note", text)]
         case Checked(name=name, outcome=outcome, evidence=evidence, fix=fix):
-            rows = [_row(*_MARKS[outcome], name, evidence)]
             # Why not the fix of a failure: it is the error's hint, said at the end.
-            return [*rows, *_help(fix if outcome == "warn" else None)]
+            return [
+                _Row(*_MARKS[outcome], name, evidence),
+                *_help(fix if outcome == "warn" else None),
+            ]
         case Judged(check=check):
-            rows = [_row(*_MARKS[check.outcome], check.name, check.evidence)]
-            return [*rows, *_help(check.cause), *_help(check.fix)]
+            row = _Row(*_MARKS[check.outcome], check.name, check.evidence)
+            return [row, *_help(check.cause), *_help(check.fix)]
         case Started(pid=pid, log=log):
-            return [_row("✓", "green", "started", f"pid {pid}, logging to {log}")]
+            return [_Row("✓", "green", "started", f"pid {pid}, logging to {log}")]
         case Ready(seconds=seconds, model=model):
-            return [_row("✓", "green", "ready", f"{model} after {_span(seconds)}")]
+            return [_Row("✓", "green", "ready", f"{model} after {_span(seconds)}")]
         case Stopping(why=why):
-            return [Text(_WHY[why])]
-        case Stopped(killed=killed, left=left):
-            text = "ended, with all it started"
-            if killed:
-                text = f"ended; {len(killed)} of its processes had to be killed"
-            if left:
-                pids = ", ".join(map(str, left))
-                return [_row("✗", "red", "engine", f"these processes can't be killed: {pids}")]
-            return [_row("✓", "green", "engine", text)]
+            return [_Row("·", "dim", "ending", _WHY[why])]
+        case Stopped():
+            return [_ended(event)]
         case _:
             return []
 
 
-def _row(mark: str, style: str, name: str, text: str) -> Text:
-    line = Text("  ")
-    line.append(mark, style=style)
-    line.append(f" {name:<{_NAME}} ", style="bold" if style == "red" else "")
-    return line.append(text, style="dim" if style == "dim" else "")
+def _ended(event: Stopped) -> _Row:
+    if event.left:
+        pids = ", ".join(map(str, event.left))
+        return _Row("✗", "red", "engine", f"these of its processes can't be killed: {pids}")
+    if event.killed:
+        said = f"ended; {len(event.killed)} of its processes had to be killed"
+        return _Row("!", "yellow", "engine", said)
+    return _Row("✓", "green", "engine", "ended, with all it started")
 
 
-def _help(text: str | None) -> list[RenderableType]:
-    return [Text(f"{'':{_NAME + 5}}{text}", style="yellow")] if text is not None else []
+def _help(text: str | None) -> list[_Row]:
+    return [_Row("", "yellow", "", text)] if text is not None else []
 
 
 def _far(event: Progress) -> str:
@@ -246,15 +285,12 @@ def _far(event: Progress) -> str:
     return "  ".join(words)
 
 
-def _endpoint(event: Serving) -> RenderableType:
+def _program(text: str) -> RenderableType:
     from rich.padding import Padding  # noqa: PLC0415
     from rich.syntax import Syntax  # noqa: PLC0415
 
-    line = Text.assemble(
-        "\n", (f"{event.url}/v1", "bold green"), f"  serves {event.model}; a client:"
-    )
-    code = Syntax(event.snippet, "python", theme="ansi_dark", background_color="default")
-    return Group(line, Padding(code, (1, 0, 0, 4)))
+    code = Syntax(text, "python", theme="ansi_dark", background_color="default")
+    return Padding(code, (0, 0, 0, 4))
 
 
 def _span(seconds: float) -> str:
