@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kimideploy.catalog.types import Catalog, Gpu, Model
+from kimideploy.catalog.types import Catalog, Engine, Gpu, Model, Tier
 from kimideploy.errors import RequestError
 
 
@@ -46,6 +46,26 @@ def find_model(catalog: Catalog, word: str) -> Model:
     raise RequestError(
         f"model {word!r} is not known{_near(wanted, {name: name for name in catalog.models})}",
         hint=f"models: {', '.join(sorted(catalog.models))}",
+    )
+
+
+def find_profile(catalog: Catalog, word: str) -> Model | Gpu | Engine | Tier:
+    """Return the profile of any kind that *word* names; or RequestError."""
+    for engine in catalog.engines.values():
+        if word.lower() == engine.id:
+            return engine
+    for tier in catalog.tiers:
+        if word.lower() == tier.id:
+            return tier
+    for find in (find_model, find_gpu):
+        try:
+            return find(catalog, word)
+        except RequestError:
+            continue
+    names = [*catalog.models, *catalog.gpus, *catalog.engines, *(tier.id for tier in catalog.tiers)]
+    raise RequestError(
+        f"profile {word!r} is not known{_near(word.lower(), {name: name for name in names})}",
+        hint="`kimideploy profiles list` shows the names",
     )
 
 

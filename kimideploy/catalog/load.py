@@ -101,6 +101,21 @@ def load_catalog(overlays: Sequence[Path] = ()) -> Catalog:
     return build({place: _read(place, path) for place, path in sorted(found.items())})
 
 
+def check_catalog(overlays: Sequence[Path] = ()) -> int:
+    """Return how many files there are, after reading all and compiling every pattern in them."""
+    found: dict[str, Path] = {}
+    for folder in (shipped("profiles"), *overlays):
+        found |= profile_files(folder)
+    catalog = load_catalog(overlays)
+    for gpu in catalog.gpus.values():
+        _patterns(found[f"gpus/{gpu.id}.yaml"], gpu.driver_names)
+    for engine in catalog.engines.values():
+        path = found[f"engines/{engine.id}.yaml"]
+        _patterns(path, [stage.pattern for stage in engine.log.stages])
+        _patterns(path, [failure.pattern for failure in engine.log.failures])
+    return len(found)
+
+
 def user_overlays(given: Sequence[Path] = ()) -> tuple[Path, ...]:
     """Return the user's own folder, if there is one, then *given*."""
     own = user_folder()
@@ -232,11 +247,6 @@ def _references_exist(files: Mapping[str, tuple[Path, Profile]], catalog: Catalo
     for gpu in catalog.gpus.values():
         place = f"gpus/{gpu.id}.yaml"
         check(place, "generation", [gpu.generation], catalog.generations)
-        _patterns(where.get(place, Path(place)), gpu.driver_names)
-    for engine in catalog.engines.values():
-        path = where.get(f"engines/{engine.id}.yaml", Path(engine.id))
-        _patterns(path, [stage.pattern for stage in engine.log.stages])
-        _patterns(path, [failure.pattern for failure in engine.log.failures])
     for tier in catalog.tiers:
         check("tiers.yaml", "GPU", tier.gpus, catalog.gpus)
         check("tiers.yaml", "generation", tier.generations, catalog.generations)

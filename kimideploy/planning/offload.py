@@ -65,7 +65,13 @@ def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
     )
     short = 0 if context else need(subject).least * per_token - room
     fit = _finish(
-        subject, shares, ram, tokens=tokens, per_token=per_token, context=context, short=short
+        subject,
+        shares,
+        ram if on_gpu < a.experts else (),
+        tokens=tokens,
+        per_token=per_token,
+        context=context,
+        short=short,
     )
     return fit, Offload(gpu_experts=on_gpu, threads=node.cores, numa=node.numa)
 

@@ -132,7 +132,7 @@ def format_runs(s: Subject) -> Refusal | None:
     if s.generation is None:
         return None
     claim = s.generation.formats.get(s.checkpoint.format)
-    return _claimed(claim, "format-on-gpu", f"{s.checkpoint.format} weights", s.generation.name)
+    return _claimed(claim, "format-on-gpu", f"the {s.checkpoint.format} format", s.generation.name)
 
 
 def kv_dtype_runs(s: Subject) -> Refusal | None:
