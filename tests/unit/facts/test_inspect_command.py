@@ -57,7 +57,7 @@ def test_venv_that_is_none_is_said(tmp_path: Path) -> None:
 
 
 def test_facts_of_another_schema_are_refused(tmp_path: Path) -> None:
-    """Facts that this version can't read are a wrong request, with one JSON object as asked."""
+    """Facts that this version can't read are a wrong request, said without a traceback."""
     path = tmp_path / "facts.json"
     path.write_text(as_json(HostFacts()).replace(SCHEMA, "kimideploy.facts/0"), encoding="utf-8")
     done = inspect("--facts", str(path))
