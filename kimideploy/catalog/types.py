@@ -258,14 +258,16 @@ class Versions(Profile, frozen=True, kw_only=True):
     minimum: str
     source: str
     denied: tuple[Denied, ...] = ()
+    guess: bool = False
+    note: str | None = None
 
 
 class Install(Profile, frozen=True, kw_only=True):
-    """Requirements for `uv pip install`, per vendor; `imports` must succeed in the venv."""
+    """Requirements and options for `uv pip install`, per vendor; `imports` must succeed then."""
 
     requirements: dict[Literal["nvidia", "amd"], tuple[str, ...]]
     source: str
-    options: tuple[str, ...] = ()
+    options: dict[Literal["nvidia", "amd"], tuple[str, ...]] = {}
     imports: tuple[str, ...] = ()
     note: str | None = None
 
