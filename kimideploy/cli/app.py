@@ -1,65 +1,113 @@
-"""The command line: every command, its help and its examples."""
+"""The command line: one table of commands, each loaded when it is asked for."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kimideploy import __version__
-from kimideploy.cli import inspect as inspect_command
-from kimideploy.cli import plan as plan_command
-from kimideploy.cli import profiles as profiles_command
-from kimideploy.cli import render as render_command
-from kimideploy.cli import serve as serve_command
 from kimideploy.cli.boundary import Boundary
+
+if TYPE_CHECKING:
+    from typer.core import TyperCommand, TyperGroup
+
+#: name → what it does: the first line of the command's own docstring, and a test says so
+COMMANDS = {
+    "inspect": "Show the GPUs, memory, disks and engines of this machine.",
+    "plan": "Decide how, or whether, a model fits the hardware.",
+    "render": "Write what a plan's nodes run: one file a node.",
+    "serve": "Serve a model on this machine until Ctrl-C.",
+    "profiles": "Show and check the facts that plans are made from.",
+}
+EXAMPLES = [
+    "kimideploy plan --hardware 8xH200",
+    "kimideploy plan --hardware 2x8xH100-80GB --json > plan.json",
+    "kimideploy render systemd --plan plan.json -o units/",
+    "kimideploy serve --rehearse",
+]
+
+
+def main() -> None:
+    """Run `kimideploy` with the words of this process, and end with an exit code."""
+    typer.main.get_command(app)(prog_name="kimideploy")
+
+
+class Root(Boundary):
+    """The root group: knows its commands by name and imports one when it is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Return the command, loaded; None for a name that is none."""
+        return load(cmd_name) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command of *args*; a name that is none is refused with the nearest one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches  # noqa: PLC0415
+
+            near = get_close_matches(args[0], COMMANDS, 1)
+            ctx.fail(
+                f"no such command {args[0]!r}" + (f"; did you mean `{near[0]}`?" if near else "")
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the table as it stands; nothing is loaded for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def load(name: str) -> TyperCommand | TyperGroup:
+    """Return the command *name* from its own module.
+
+    The module has a function of that name, or an `app` with commands of its own; its EXAMPLES
+    stand at the end of its help.
+    """
+    from importlib import import_module  # noqa: PLC0415
+
+    module = import_module(f"kimideploy.cli.{name}")
+    epilog = examples(getattr(module, "EXAMPLES", ()))
+    group: typer.Typer | None = getattr(module, "app", None)
+    if group is None:
+        group = typer.Typer(add_completion=False, rich_markup_mode=None)
+        group.command(name, epilog=epilog)(getattr(module, name))
+    command: Any = typer.main.get_command(group)
+    command.name = name
+    command.epilog = command.epilog or epilog
+    return command  # type: ignore[no-any-return]
+
+
+def examples(lines: Sequence[str]) -> str:
+    """Return the end of a help: the examples, one a line, not re-wrapped."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
 
 app = typer.Typer(
     name="kimideploy",
-    cls=Boundary,
+    cls=Root,
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="From a bare GPU box to a verified endpoint of Kimi K2.",
-    epilog="Start with:  kimideploy serve --rehearse --once",
+    epilog=examples(EXAMPLES),
 )
 
 
-def _epilog(examples: list[str]) -> str:
-    """Examples as help shows them: one a line."""
-    return "Examples:\n\n" + "\n\n".join(f"$ {example}" for example in examples)
-
-
-def _add(command: Callable[..., Any], examples: list[str]) -> None:
-    app.command(epilog=_epilog(examples))(command)
-
-
-_add(inspect_command.inspect, inspect_command.EXAMPLES)
-_add(plan_command.plan, plan_command.EXAMPLES)
-_add(render_command.render, render_command.EXAMPLES)
-_add(serve_command.serve, serve_command.EXAMPLES)
-app.add_typer(profiles_command.app, name="profiles")
-
-
-def _version(asked: bool) -> None:  # noqa: FBT001
+def _version(asked: bool) -> None:  # noqa: FBT001  Typer calls it
     if asked:
-        sys.stdout.write(f"kimideploy {__version__}\n")
+        typer.echo(f"kimideploy {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     *,
-    _: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
-    pass
-
-
-def main() -> None:
-    """Run the command line and exit with its code."""
-    app()
+    """From a bare GPU box to a verified endpoint of Kimi K2."""

@@ -1,85 +1,182 @@
-"""The one place where an exception becomes a sentence, a hint and an exit code."""
+"""The error boundary: every exception becomes a sentence, a hint and a number, in one place.
+
+What a command raises      exit code   what is shown on stderr
+KimiError                  its own     error: …, and hint: … where there is one
+a usage error of Typer     2           likewise
+KeyboardInterrupt          130         nothing
+BrokenPipeError of stdout  0           nothing: the reader has read enough
+any other Exception        70          one sentence with the path of the traceback
+
+With `--json` among the command's words the error is one JSON object instead.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
-import traceback
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
 from kimideploy.errors import KimiError
 
-INTERRUPTED, BUG = 130, 70
+USAGE, BUG, INTERRUPTED = 2, 70, 130
+
+
+class Shown(NamedTuple):
+    """An error as it is shown; `kind` is request, machine, weights, engine, busy or bug."""
+
+    kind: str
+    message: str
+    hint: str | None
+    exit_code: int
 
 
 class Boundary(TyperGroup):
-    """A group of commands whose expected failures are never a traceback."""
+    """The root group: `main` ends every call with an exit code of the table, never a traceback."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  Typer's own signature
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002
+        **extra: Any,
+    ) -> Any:
+        """Run the command that *args* name; returns its exit code unless *standalone_mode*."""
+        words = list(sys.argv[1:] if args is None else args)
+
+        def run() -> Any:
+            result = super(Boundary, self).main(
+                args=args,
+                prog_name=prog_name,
+                complete_var=complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
+            # Why here: what is still buffered fails at exit otherwise, where nobody catches it.
+            sys.stdout.flush()
+            return result
+
+        code = _guarded(run, words)
+        if standalone_mode:
+            sys.exit(code)
+        return code
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; raises typer.Exit with the exit code of DESIGN for every failure."""
+        """Run the command; a pipe that broke is the reader's leave, or a bug."""
         try:
             return super().invoke(ctx)
-        except KimiError as error:
-            show(error.message, hint=error.hint, code=error.exit_code, kind=type(error).__name__)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            raise typer.Exit(INTERRUPTED) from error
-        except BrokenPipeError:
-            # Why: the reader has what it wanted; the flush at exit must not complain either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except (typer.Exit, typer.Abort, SystemExit):
-            raise
-        except Exception as error:
-            if hasattr(error, "format_message"):
-                if not wants_json():
-                    raise
-                code = getattr(error, "exit_code", 2)
-                show(error.format_message(), hint=None, code=code, kind="UsageError")
-                raise typer.Exit(code) from error
-            path = _report(error)
-            show(
-                f"this is a bug of kimideploy: {type(error).__name__}",
-                hint=f"the traceback is in {path}",
-                code=BUG,
-                kind="Bug",
-            )
-            raise typer.Exit(BUG) from error
+        except BrokenPipeError as error:
+            # Why here: Typer ends a broken pipe, whosever it was, with exit code 1.
+            if not _reader_left():
+                raise RuntimeError("a pipe or connection of the command broke") from error
+            raise typer.Exit from error
 
 
-def wants_json() -> bool:
-    """Whether the command line asks for JSON."""
-    return "--json" in sys.argv[1:]
+def _guarded(run: Any, words: Sequence[str]) -> int:
+    try:
+        result = run()
+    except KimiError as error:
+        kind = type(error).__name__.removesuffix("Error").lower()
+        return _show(Shown(kind, error.message, error.hint, error.exit_code), words)
+    except typer.TyperException as error:
+        return _show(_usage(error), words)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError as error:
+        return 0 if _reader_left() else _show(_bug(error), words)
+    except Exception as error:  # noqa: BLE001  the boundary is where a bug ends
+        return _show(_bug(error), words)
+    return result if isinstance(result, int) else 0
 
 
-def show(message: str, *, hint: str | None, code: int, kind: str) -> None:
-    """Write an error to stderr: words, or one JSON object with --json."""
-    if wants_json():
-        error = {"message": message, "hint": hint, "exit_code": code, "kind": kind}
-        sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
-        return
-    sys.stderr.write(f"error: {message}\n")
-    if hint is not None:
-        sys.stderr.write(f"\nhint: {hint}\n")
+def _usage(error: typer.TyperException) -> Shown:
+    """A usage error in our words; "no arguments" carries the whole help as its message."""
+    text = error.format_message().strip()
+    context = getattr(error, "ctx", None)
+    if text.startswith("Usage:"):
+        return Shown("help", text, None, error.exit_code)
+    path = context.command_path if context is not None else "kimideploy"
+    return Shown(
+        "request", text[:1].lower() + text[1:].rstrip("."), f"{path} --help", error.exit_code
+    )
 
 
-def _report(error: Exception) -> Path:
-    import platformdirs  # noqa: PLC0415
+def _show(shown: Shown, words: Sequence[str]) -> int:
+    # Why suppress: whoever reads stderr may be gone; the exit code still says what happened.
+    with suppress(OSError):
+        if shown.kind == "help":
+            sys.stderr.write(f"{shown.message}\n")
+        elif wants_json(words):
+            import json  # noqa: PLC0415
 
-    text = "".join(traceback.format_exception(error))
-    for folder in (platformdirs.user_log_dir("kimideploy"), tempfile.gettempdir()):
-        path = Path(folder) / f"crash-{os.getpid()}.txt"
+            sys.stderr.write(json.dumps({"error": shown._asdict()}, ensure_ascii=True) + "\n")
+        else:
+            sys.stderr.write(_printable(f"error: {shown.message}\n"))
+            if shown.hint is not None:
+                sys.stderr.write(_printable(f"\nhint: {shown.hint}\n"))
+    return shown.exit_code
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Return whether `--json` is among *words*, before a `--` that ends the options."""
+    options = words[: words.index("--")] if "--" in words else words
+    return "--json" in options
+
+
+def _printable(text: str) -> str:
+    """Return *text* as stderr's encoding can show it."""
+    encoding = sys.stderr.encoding or "ascii"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _bug(error: Exception) -> Shown:
+    message = f"this is a bug of kimideploy: {type(error).__name__}"
+    try:
+        path = _write_traceback(error)
+    except OSError as failure:
+        return Shown("bug", f"{message}; no traceback was saved: {failure}", None, BUG)
+    return Shown("bug", f"{message}; the traceback is in {path}", None, BUG)
+
+
+def _write_traceback(error: Exception) -> str:
+    """Write the traceback to a new file that only its owner reads; returns the path."""
+    import platform  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+    import traceback  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from platformdirs import user_log_dir  # noqa: PLC0415
+
+    from kimideploy import __version__  # noqa: PLC0415
+
+    folder: Path | None = Path(user_log_dir("kimideploy"))
+    try:
+        Path(str(folder)).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = None
+    handle, path = tempfile.mkstemp(prefix="kimideploy-", suffix=".traceback", dir=folder)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"kimideploy {__version__}, Python {platform.python_version()}, ")
+        file.write(f"{platform.platform()}\n")
+        file.writelines(traceback.format_exception(error))
+    return path
+
+
+def _reader_left() -> bool:
+    """Return whether the reader of stdout or stderr is gone; what is buffered then goes nowhere."""
+    left = False
+    for stream in (sys.stdout, sys.stderr):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError:
-            continue
-        return path
-    sys.stderr.write(text)
-    return Path("(stderr)")
+            stream.flush()
+        except BrokenPipeError:  # noqa: PERF203  two streams
+            left = True
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return left

@@ -1,181 +1,268 @@
-"""Options that several commands share, each said once.
-
-A dataclass whose fields are annotated for Typer is a group of options; `takes` gives a command
-all of them and hands them over as one value.
-"""
+"""The options that commands share, each declared once; None where the user said nothing."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-_MACHINE, _MODEL, _LAUNCH = "Machine", "What to serve", "How it is started"
+from kimideploy.catalog.types import EngineId, KvDtype
+from kimideploy.cli.completion import checkpoints, hardware_words, models, tiers
+from kimideploy.planning.types import Goal
+from kimideploy.quantities import parse_bytes
 
-T = TypeVar("T")
+_TOKENS = re.compile(r"([0-9]{1,9})\s*([km]?)", re.IGNORECASE | re.ASCII)
+_SCALE = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+def tokens(text: str) -> int:
+    """Return the tokens that *text* names: 32768, 128k (131,072) or 1m."""
+    found = _TOKENS.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not a number of tokens such as 32768 or 128k")
+    return int(found[1]) * _SCALE[found[2].lower()]
+
+
+def amount(text: str) -> int:
+    """Return the bytes that *text* names, 512GiB or 595GB."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+HardwareOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--hardware",
+        metavar="WORD",
+        autocompletion=hardware_words,
+        help="a machine you may not have yet: 8xH200, 2x8xH100-80GB, 1xRTX4090+512GiB",
+    ),
+]
+FactsOpt = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--facts",
+        metavar="FILE",
+        help="a machine saved by `inspect --json`; - is stdin; once for each node",
+    ),
+]
+RamOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--ram", metavar="SIZE", parser=amount, help="host memory of each node, e.g. 512GiB"
+    ),
+]
+CoresOpt = Annotated[
+    int | None, typer.Option("--cores", metavar="N", min=1, help="physical cores of each node")
+]
+NumaOpt = Annotated[
+    int | None, typer.Option("--numa", metavar="N", min=1, help="NUMA nodes of each node")
+]
+DiskOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--disk", metavar="SIZE", parser=amount, help="free disk of each node, e.g. 1.5TB"
+    ),
+]
+ModelOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="ID",
+        autocompletion=models,
+        help="a model of `profiles list`  [default: kimi-k2.7-code]",
+    ),
+]
+TierOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--tier",
+        metavar="ID",
+        autocompletion=tiers,
+        help="only this kind of serving: int4-h200, gguf-2bit, hybrid …",
+    ),
+]
+EngineOpt = Annotated[
+    EngineId | None, typer.Option("--engine", help="only this engine", show_default=False)
+]
+CheckpointOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="ID",
+        autocompletion=checkpoints,
+        help="only these weights: int4, gguf-ud-q2_k_xl …",
+    ),
+]
+ContextOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        metavar="TOKENS",
+        parser=tokens,
+        help="tokens one request may take, 32768 or 128k  [default: the most that fits]",
+    ),
+]
+MinContextOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--min-context",
+        metavar="TOKENS",
+        parser=tokens,
+        help="the least context that is of use  [default: 32k for a model that must think]",
+    ),
+]
+ConcurrencyOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency",
+        metavar="N",
+        min=1,
+        help="requests of full length that must fit at once  [default: 1]",
+    ),
+]
+KvOpt = Annotated[KvDtype | None, typer.Option("--kv-dtype", help="type of the KV cache")]
+TextOnlyOpt = Annotated[
+    bool | None,
+    typer.Option("--text-only/--vision", help="leave the vision tower out  [default: --vision]"),
+]
+DraftOpt = Annotated[
+    bool | None,
+    typer.Option("--draft/--no-draft", help="add an EAGLE3 draft model  [default: --no-draft]"),
+]
+GoalOpt = Annotated[
+    Goal | None, typer.Option("--goal", help="what decides among what fits  [default: balanced]")
+]
+AllowTightOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-tight/--no-allow-tight",
+        help="take what fits only by the lowest overhead seen",
+    ),
+]
+ServedNameOpt = Annotated[
+    str | None,
+    typer.Option("--served-name", metavar="NAME", help="the name clients ask for"),
+]
+HostOpt = Annotated[
+    str | None,
+    typer.Option("--host", metavar="ADDRESS", help="loopback only  [default: 127.0.0.1]"),
+]
+PortOpt = Annotated[
+    int | None,
+    typer.Option("--port", metavar="N", help="where it listens  [default: the engine's own]"),
+]
+RevisionOpt = Annotated[
+    str | None,
+    typer.Option("--revision", metavar="COMMIT", help="the commit of the weights to pin"),
+]
+ModelPathOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--model-path", metavar="PATH", help="the weights on the node, instead of the hub's"
+    ),
+]
+HeadAddressOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--head-address", metavar="ADDRESS", help="the first node, as the others reach it"
+    ),
+]
+EngineArgOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg", metavar="WORD", help="a word for the engine's own command; repeatable"
+    ),
+]
+ProfilesOpt = Annotated[
+    list[Path] | None,
+    typer.Option("--profiles", metavar="DIR", help="a folder of your own profiles; repeatable"),
+]
+ConfigOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="options from a file; flags win  [default: kimideploy.yaml, if it is here]",
+    ),
+]
+JsonOpt = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What `plan` and `serve` decide from; None was not said."""
+    """What the user of `plan` or `serve` said, flag by flag; None where nothing was said."""
 
-    hardware: Annotated[
-        str | None,
-        typer.Option(
-            help="a machine in one word: 8xH200, 2x8xH100-80GB, 1xRTX4090+512GiB",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None
-    facts: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="facts saved by `inspect --json`; once for each node; - is stdin",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None
-    ram: Annotated[
-        str | None,
-        typer.Option(help="host memory, e.g. 768GiB", rich_help_panel=_MACHINE),
-    ] = None
-    cores: Annotated[
-        int | None, typer.Option(help="physical cores", min=1, rich_help_panel=_MACHINE)
-    ] = None
-    numa: Annotated[
-        int | None, typer.Option(help="NUMA nodes", min=1, rich_help_panel=_MACHINE)
-    ] = None
-    disk: Annotated[
-        str | None, typer.Option(help="free disk, e.g. 2TB", rich_help_panel=_MACHINE)
-    ] = None
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="a YAML file with these options; ./kimideploy.yaml is read by itself",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None
-    profiles: Annotated[
-        list[Path] | None,
-        typer.Option(help="a folder of your own profiles; repeatable", rich_help_panel=_MACHINE),
-    ] = None
-    model: Annotated[
-        str | None,
-        typer.Option(help="model id or repository (kimi-k2.7-code)", rich_help_panel=_MODEL),
-    ] = None
-    tier: Annotated[
-        str | None, typer.Option(help="only this tier, e.g. int4-h200", rich_help_panel=_MODEL)
-    ] = None
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="only this engine: vllm, sglang, ktransformers or llamacpp",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="only this checkpoint, e.g. int4", rich_help_panel=_MODEL),
-    ] = None
-    context: Annotated[
-        str | None,
-        typer.Option(help="tokens one request may take, e.g. 128k", rich_help_panel=_MODEL),
-    ] = None
-    min_context: Annotated[
-        str | None,
-        typer.Option(help="the least that makes sense (32k)", rich_help_panel=_MODEL),
-    ] = None
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            help="full-length requests the cache must hold at once (1)", rich_help_panel=_MODEL
-        ),
-    ] = None
-    kv_dtype: Annotated[
-        str | None,
-        typer.Option(help="KV cache: bf16, fp8 or q8_0", rich_help_panel=_MODEL),
-    ] = None
-    goal: Annotated[
-        str | None,
-        typer.Option(help="balanced, latency, throughput, context or cost", rich_help_panel=_MODEL),
-    ] = None
-    text_only: Annotated[
-        bool, typer.Option("--text-only", help="no images", rich_help_panel=_MODEL)
-    ] = False
-    draft: Annotated[
-        bool,
-        typer.Option("--draft", help="speculative decoding, EAGLE3", rich_help_panel=_MODEL),
-    ] = False
-    allow_tight: Annotated[
-        bool,
-        typer.Option(
-            "--allow-tight",
-            help="accept what fits only if the engine takes little",
-            rich_help_panel=_MODEL,
-        ),
-    ] = False
-    model_path: Annotated[
-        str | None,
-        typer.Option(help="the weights' folder on the machine", rich_help_panel=_LAUNCH),
-    ] = None
-    revision: Annotated[
-        str | None,
-        typer.Option(help="commit of the weights, 40 hex digits", rich_help_panel=_LAUNCH),
-    ] = None
-    served_name: Annotated[
-        str | None,
-        typer.Option(help="the name clients ask for (the model id)", rich_help_panel=_LAUNCH),
-    ] = None
-    host: Annotated[
-        str | None,
-        typer.Option(help="address to listen on (127.0.0.1)", rich_help_panel=_LAUNCH),
-    ] = None
-    port: Annotated[
-        int | None,
-        typer.Option(help="port (the engine's own)", rich_help_panel=_LAUNCH),
-    ] = None
-    head_address: Annotated[
-        str | None,
-        typer.Option(help="the first node, as the others reach it", rich_help_panel=_LAUNCH),
-    ] = None
-    engine_arg: Annotated[
-        list[str] | None,
-        typer.Option(help="one more word for the engine; repeatable", rich_help_panel=_LAUNCH),
-    ] = None
+    hardware: HardwareOpt = None
+    facts: FactsOpt = None
+    ram: RamOpt = None
+    cores: CoresOpt = None
+    numa: NumaOpt = None
+    disk: DiskOpt = None
+    model: ModelOpt = None
+    tier: TierOpt = None
+    engine: EngineOpt = None
+    checkpoint: CheckpointOpt = None
+    context: ContextOpt = None
+    min_context: MinContextOpt = None
+    concurrency: ConcurrencyOpt = None
+    kv_dtype: KvOpt = None
+    text_only: TextOnlyOpt = None
+    draft: DraftOpt = None
+    goal: GoalOpt = None
+    allow_tight: AllowTightOpt = None
+    served_name: ServedNameOpt = None
+    host: HostOpt = None
+    port: PortOpt = None
+    revision: RevisionOpt = None
+    model_path: ModelPathOpt = None
+    head_address: HeadAddressOpt = None
+    engine_arg: EngineArgOpt = None
+    profiles: ProfilesOpt = None
+    config: ConfigOpt = None
+
+    def said(self) -> dict[str, Any]:
+        """Return what was given, by field; a list that stayed empty was not."""
+        every = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {name: value for name, value in every if value is not None and value != []}
 
 
-def takes(
-    group: type[Any], *, as_: str = "options"
-) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Give a command the options of *group*; they arrive as its parameter *as_*."""
-    hints = get_type_hints(group, include_extras=True)
-    fields = [field.name for field in dataclasses.fields(group)]
+def takes(fields: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that makes each field of the dataclass *fields* an option of a command.
 
-    def decorate(command: Callable[..., T]) -> Callable[..., T]:
-        own = inspect.signature(command, eval_str=True)
-        kept = [p for p in own.parameters.values() if p.name != as_]
-        added = [
+    The command gets them together as `options`. Typer reads a command's options from its
+    signature, so the signature is what is made here.
+    """
+    hints = get_type_hints(fields, include_extras=True)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        shared = [
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default,
                 annotation=hints[field.name],
             )
-            for field in dataclasses.fields(group)
+            for field in dataclasses.fields(fields)
         ]
+        own = inspect.signature(command, eval_str=True).parameters
+        parameters = [*shared, *(p for name, p in own.items() if name != "options")]
 
-        @functools.wraps(command)
-        def wrapper(*args: Any, **given: Any) -> T:
-            options = group(**{name: given.pop(name) for name in fields})
-            return command(*args, **{as_: options}, **given)
+        @wraps(command)
+        def with_options(**given: Any) -> None:
+            command(options=fields(**{name: given.pop(name) for name in hints}), **given)
 
-        parameters = sorted([*kept, *added], key=lambda parameter: parameter.kind)
-        wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
 
     return decorate

@@ -1,143 +1,146 @@
-"""`kimideploy plan`: what to run on a machine, why, and what it takes."""
+"""`kimideploy plan`: how, or whether, a model fits the hardware."""
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import msgspec
 import typer
 
-from kimideploy.cli.options import PlanOptions, takes
-
-if TYPE_CHECKING:
-    from kimideploy.catalog.types import Catalog
-    from kimideploy.cli.config import Config
-    from kimideploy.planning.types import Decision, Inventory
+from kimideploy.catalog.load import load_catalog, user_overlays
+from kimideploy.catalog.types import Catalog
+from kimideploy.cli.config import MACHINE, Config, read_config
+from kimideploy.cli.options import JsonOpt, PlanOptions, takes
+from kimideploy.engines import complete
+from kimideploy.engines.site import LOOPBACK
+from kimideploy.errors import RequestError
+from kimideploy.facts.hardware import parse_hardware
+from kimideploy.planning.decide import decide
+from kimideploy.planning.inventory import inventory_from_facts, inventory_from_hardware
+from kimideploy.planning.types import Decision, Inventory, NoFit, Plan, Request, encode
 
 EXAMPLES = [
     "kimideploy plan --hardware 8xH200",
-    "kimideploy plan --hardware 1xRTX4090+384GiB --cores 32",
     "kimideploy plan --hardware 8xA100-80GB --tier int4-a100",
-    "kimideploy plan --facts facts.json --json > plan.json",
-    "kimideploy plan --hardware 8xH200 --goal throughput --context 128k",
+    "kimideploy plan --hardware 1xRTX4090+384GiB --cores 32",
+    "kimideploy plan --facts node0.json --facts node1.json --context 128k",
+    "kimideploy plan --hardware 8xH200 --json > plan.json",
 ]
+_SIZES = ("ram", "cores", "numa", "disk")
 
 
 @takes(PlanOptions)
 def plan(
     *,
     options: PlanOptions,
+    every: Annotated[
+        bool, typer.Option("--all", help="list every rejected candidate and every node's command")
+    ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="write the plan's JSON to a file")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="write the decision's JSON there too"),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="show every rejected candidate")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    as_json: JsonOpt = False,
 ) -> None:
-    """Say how, or whether, a machine can serve the model."""
-    from kimideploy.planning.types import NoFit, encode  # noqa: PLC0415
+    """Decide how, or whether, a model fits the hardware.
 
-    decision, catalog = decide_from_options(options)
+    Without --hardware and --facts it looks at this machine.
+    The exit code is 0 for a plan and 1 when nothing fits.
+    """
+    from kimideploy.views.plan import shown  # noqa: PLC0415
+    from kimideploy.views.terminal import terminal  # noqa: PLC0415
+
+    decision, _ = decide_from_options(options)
+    document = encode(decision).decode()
     if output is not None:
-        write(output, encode(decision))
-    if as_json:
-        sys.stdout.buffer.write(encode(decision))
-    elif output is None:
-        from kimideploy.views import plan as view  # noqa: PLC0415
-        from kimideploy.views.console import out  # noqa: PLC0415
+        from kimideploy.render.write import write_files  # noqa: PLC0415
 
-        out.print(view.shown(decision, catalog, every=every))
-    else:
-        sys.stdout.write(f"{output}\n")
+        write_files(output.parent, {output.name: document}, force=True)
+    text = document if as_json else shown(decision, terminal(sys.stdout), every=every)
+    sys.stdout.write(text)
     if isinstance(decision, NoFit):
         raise typer.Exit(1)
 
 
 def decide_from_options(options: PlanOptions) -> tuple[Decision, Catalog]:
-    """Return the decision, its launches included, and the catalog it was made with."""
-    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
-    from kimideploy.cli.config import read_config, request_from  # noqa: PLC0415
-    from kimideploy.engines import complete  # noqa: PLC0415
-    from kimideploy.planning.decide import decide  # noqa: PLC0415
-    from kimideploy.planning.types import Plan  # noqa: PLC0415
+    """Return the decision, a Plan with its launches, and the catalog it was made with.
 
-    config, source = read_config(options.config)
-    if source is not None:
-        sys.stderr.write(f"options from {source}\n")
-    own = options.profiles or [Path(name) for name in config.profiles]
-    catalog = load_catalog(user_overlays(own))
-    request = request_from(options, config.request)
-    decision = decide(request, inventory_from(options, config, catalog), catalog)
-    return (complete(decision, catalog) if isinstance(decision, Plan) else decision), catalog
-
-
-def inventory_from(options: PlanOptions, config: Config, catalog: Catalog) -> Inventory:
-    """Return the machine that was named, the saved facts, or this very machine."""
-    from kimideploy.errors import RequestError  # noqa: PLC0415
-    from kimideploy.facts.hardware import parse_hardware  # noqa: PLC0415
-    from kimideploy.planning.inventory import (  # noqa: PLC0415
-        inventory_from_facts,
-        inventory_from_hardware,
-    )
-
-    facts = options.facts or [Path(name) for name in config.facts]
-    hardware = options.hardware or (config.hardware if not options.facts else None)
-    if options.hardware is not None and options.facts:
-        raise RequestError("--hardware and --facts both name a machine; give one of them")
-    if hardware is not None:
-        return inventory_from_hardware(
-            parse_hardware(hardware),
-            catalog,
-            ram=_size("--ram", options.ram or config.ram),
-            cores=options.cores or config.cores,
-            numa=options.numa or config.numa,
-            disk=_size("--disk", options.disk or config.disk),
-        )
-    given = [
-        flag
-        for flag, value in (
-            ("--ram", options.ram),
-            ("--cores", options.cores),
-            ("--numa", options.numa),
-            ("--disk", options.disk),
-        )
-        if value is not None
-    ]
-    if given:
+    Raises RequestError for an option that is wrong. It reads kimideploy.yaml where there is one,
+    and looks at this machine when no other is named; what it found is said on stderr.
+    """
+    config = _config(options)
+    if config.host not in LOOPBACK:
         raise RequestError(
-            f"{given[0]} describes a machine named by --hardware; facts have it already"
+            f"--host {config.host} would open the engine to the network",
+            hint="leave --host out: the engine listens on 127.0.0.1; reach it by an SSH tunnel"
+            " or a proxy that asks for a key",
         )
+    overlays = user_overlays([Path(folder) for folder in config.profiles])
+    catalog = load_catalog(overlays)
+    inventory = _inventory(config, catalog)
+    for note in inventory.notes:
+        sys.stderr.write(f"note: {note}\n")
+    wanted = {name: getattr(config, name) for name in Request.__struct_fields__}
+    decision = decide(Request(**wanted), inventory, catalog)
+    if isinstance(decision, Plan):
+        return complete(decision, catalog), catalog
+    return decision, catalog
+
+
+def _config(options: PlanOptions) -> Config:
+    """Return the file's options with the flags over them."""
+    file, path = read_config(options.config)
+    if path is not None:
+        sys.stderr.write(f"note: options from {path}\n")
+        file = msgspec.structs.replace(
+            file,
+            facts=_beside(path, file.facts),
+            profiles=_beside(path, file.profiles),
+        )
+    said = options.said()
+    said.pop("config", None)
+    if "hardware" in said or "facts" in said:
+        file = msgspec.structs.replace(file, **{name: getattr(Config(), name) for name in MACHINE})
+    if "engine_arg" in said:
+        said["engine_args"] = said.pop("engine_arg")
+    given = {
+        name: tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else value
+        for name, value in said.items()
+    }
+    return msgspec.structs.replace(file, **given)
+
+
+def _beside(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name if name == "-" else str(path.parent / name) for name in names)
+
+
+def _inventory(config: Config, catalog: Catalog) -> Inventory:
+    """Return the machine that was named, or this one."""
+    if config.hardware is not None and config.facts:
+        raise RequestError("--hardware and --facts both name the machine; give one of them")
+    if config.hardware is not None:
+        return inventory_from_hardware(
+            parse_hardware(config.hardware),
+            catalog,
+            ram=config.ram,
+            cores=config.cores,
+            numa=config.numa,
+            disk=config.disk,
+        )
+    for size in _SIZES:
+        if getattr(config, size) is not None:
+            raise RequestError(
+                f"--{size} describes the machine of --hardware; facts carry their own",
+                hint=f"kimideploy plan --hardware 8xH200 --{size} …",
+            )
     from kimideploy.facts.local import inspect_local, read_facts  # noqa: PLC0415
 
-    found = [read_facts(path) for path in facts] if facts else [inspect_local()]
-    return inventory_from_facts(found, catalog)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write *content* to *path* whole or not at all."""
-    from kimideploy.errors import RequestError  # noqa: PLC0415
-
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise RequestError(f"{path} can't be written: {error}") from error
-
-
-def _size(flag: str, text: str | None) -> int | None:
-    from kimideploy.errors import RequestError  # noqa: PLC0415
-    from kimideploy.facts.hardware import MOST_RAM  # noqa: PLC0415
-    from kimideploy.quantities import parse_bytes  # noqa: PLC0415
-
-    if text is None:
-        return None
-    try:
-        size = parse_bytes(text)
-    except ValueError as error:
-        raise RequestError(f"{flag}: {error}") from error
-    if not 0 < size <= MOST_RAM:
-        raise RequestError(f"{flag} {text!r} is no size of a real machine")
-    return size
+    if config.facts:
+        return inventory_from_facts([read_facts(Path(name)) for name in config.facts], catalog)
+    facts = inspect_local()
+    if not facts.gpus:
+        sys.stderr.write("note: this machine has no GPU; --hardware 8xH200 plans for another\n")
+    return inventory_from_facts([facts], catalog)

@@ -1,8 +1,30 @@
-"""The two consoles: `out` for data, `err` for talk. 80 columns in a pipe, no colour with NO_COLOR."""
+"""The two Rich consoles: data to `out`, talk to `err`.
+
+In a pipe a line has 80 columns, COLUMNS asks for another number, NO_COLOR for no colour.
+Text that comes from elsewhere is never read as markup.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import TextIO
+
 from rich.console import Console
 
-out = Console(highlight=False, soft_wrap=False)
-err = Console(stderr=True, highlight=False, soft_wrap=False)
+PIPE_WIDTH = 80
+
+
+def console(stream: TextIO, *, stderr: bool = False) -> Console:
+    """Return a console for *stream*; it writes to whatever sys.stdout or sys.stderr is then."""
+    plain = not stream.isatty() and not os.environ.get("COLUMNS", "").isdigit()
+    return Console(
+        stderr=stderr,
+        width=PIPE_WIDTH if plain else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+out, err = console(sys.stdout), console(sys.stderr, stderr=True)
