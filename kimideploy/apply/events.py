@@ -24,6 +24,14 @@ class _Event(
     """Base of all events."""
 
 
+class Planned(_Event, frozen=True, kw_only=True):
+    """What is going to be served, and whether it is only rehearsed."""
+
+    model: str
+    candidate: str
+    rehearsal: Literal["stand-in", "vllm"] | None = None
+
+
 class Noted(_Event, frozen=True, kw_only=True):
     """Something the operator should know before it goes on."""
 
@@ -33,7 +41,7 @@ class Noted(_Event, frozen=True, kw_only=True):
 class Checked(_Event, frozen=True, kw_only=True):
     """One thing that was looked at before the launch."""
 
-    name: Literal["words", "port", "engine", "version", "model"]
+    name: Literal["command", "port", "engine", "version", "model"]
     outcome: Outcome
     evidence: str
     fix: str | None = None
@@ -120,7 +128,8 @@ class Stopped(_Event, frozen=True, kw_only=True):
 
 
 Event = (
-    Noted
+    Planned
+    | Noted
     | Checked
     | Started
     | Said

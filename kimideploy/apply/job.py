@@ -47,6 +47,8 @@ class Job:
     venv: Path | None = None
     rehearsal: Rehearsal | None = None
     once: bool = False
+    #: what the operator should know before it starts, in words
+    notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -92,6 +94,7 @@ def job(
     ready_timeout: float | None = None,
     rehearsal: Rehearsal | None = None,
     once: bool = False,
+    notes: tuple[str, ...] = (),
 ) -> Job:
     """Return the Job for the plan's launch on `node`; raises RequestError if it has none.
 
@@ -101,6 +104,11 @@ def job(
     if not 0 <= node < len(plan.launches):
         raise RequestError(
             f"--node {node}: the plan has {len(plan.launches)} node(s), counted from 0"
+        )
+    if venv is not None and not (venv.expanduser() / "bin").is_dir():
+        raise RequestError(
+            f"--venv {venv} is no Python environment: it has no folder bin",
+            hint="name the environment the engine is installed in, not its bin folder",
         )
     site, launch = sites(plan, catalog)[node], plan.launches[node]
     stand_in = rehearsal == "stand-in"
@@ -113,6 +121,7 @@ def job(
         venv=None if stand_in else venv,
         rehearsal=rehearsal,
         once=once,
+        notes=notes,
     )
 
 

@@ -18,6 +18,7 @@ from kimideploy.apply.events import (
     Event,
     Judged,
     Noted,
+    Planned,
     Ready,
     Said,
     Serving,
@@ -57,6 +58,11 @@ def serve(job: Job, tell: Tell, *, clock: Clock | None = None) -> Verdict:
     preflight is raised as what it is. However it ends, nothing the engine started is left.
     """
     clock = clock if clock is not None else SystemClock()
+    plan = job.site.plan
+    label = plan.candidate.label
+    tell(Planned(model=plan.served_name, candidate=label, rehearsal=job.rehearsal))
+    for notice in (*job.notes, *(f"{n.text} {n.link or ''}".rstrip() for n in plan.warnings)):
+        tell(Noted(text=notice))
     checks = _preflight(job)
     for check in checks:
         tell(check)
@@ -84,7 +90,8 @@ def _preflight(job: Job) -> tuple[Checked, ...]:
         return preflight.rehearsed(job.launch, port)
     host = inspect_local(venvs=[job.venv] if job.venv is not None else [])
     seen = preflight.look(job.site, job.launch, host, job.path)
-    return preflight.judge(job.site, job.launch, seen)
+    checks = preflight.judge(job.site, job.launch, seen)
+    return preflight.without_weights(checks) if job.rehearsal is not None else checks
 
 
 def _carry_out(job: Job, watch: _Watch, client: Client, tell: Tell) -> Verdict:

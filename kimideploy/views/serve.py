@@ -26,6 +26,7 @@ from kimideploy.apply.events import (
     Event,
     Judged,
     Noted,
+    Planned,
     Progress,
     Ready,
     Said,
@@ -47,6 +48,10 @@ _NAME = 20
 _BAR = 22
 #: a line in a pipe for each tenth of a stage, and at least this often in seconds
 _STEP, _OFTEN = 10, 30.0
+_REHEARSAL = {
+    "stand-in": "A rehearsal: a stand-in takes the engine's place; no GPU, no weights.",
+    "vllm": "A rehearsal: the real vLLM on this CPU, with a tiny checkpoint of random weights.",
+}
 _WHY = {
     "interrupted": "ending the engine; Ctrl-C again to kill it",
     "done": "ending the engine",
@@ -68,8 +73,8 @@ def shown(out: Console, err: Console, *, as_json: bool) -> Iterator[Tell]:
 
 
 def _as_json(event: Event) -> None:
-    sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
-    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 class _Plain:
@@ -87,6 +92,8 @@ class _Plain:
             case Asking(request=request, pieces=pieces):
                 if pieces == 0:
                     self.line("asking", request)
+            case Planned():
+                self.planned(event)
             case Serving():
                 self.serving(event)
             case Died(lines=lines, log=log):
@@ -109,6 +116,13 @@ class _Plain:
     def line(self, name: str, text: str) -> None:
         """Show one line that is neither good nor bad."""
         self.show(_Row("·", "dim", name, text))
+
+    def planned(self, event: Planned) -> None:
+        """Show what is going to be served."""
+        self.err.print(Text.assemble((event.model, "bold"), f"  {event.candidate}"))
+        if event.rehearsal is not None:
+            self.err.print(Text(_REHEARSAL[event.rehearsal], style="cyan"))
+        self.err.print()
 
     def progress(self, event: Progress) -> None:
         """Show how far the stage is, unless that was shown just now."""

@@ -1,0 +1,216 @@
+"""`kimideploy serve`: run a plan on this machine until its endpoint has proved itself, and stay."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from kimideploy.cli.options import JsonOpt, PlanOptions, takes
+
+if TYPE_CHECKING:
+    from kimideploy.apply.job import Job, Rehearsal
+    from kimideploy.catalog.types import Catalog
+    from kimideploy.planning.types import Decision, NoFit, Plan
+
+EXAMPLES = [
+    "kimideploy serve --rehearse --once",
+    "kimideploy serve --rehearse --hardware 2x8xH100-80GB --dry-run",
+    "kimideploy serve --model-path /srv/models/Kimi-K2.7-Code --venv ~/vllm",
+    "kimideploy plan --json > plan.json && kimideploy serve --plan plan.json --venv ~/vllm",
+    "kimideploy serve --rehearse=vllm --venv ~/vllm-cpu --once",
+]
+#: what is rehearsed where nobody names a machine and this one can't serve the model
+_REHEARSED = "8xH200"
+#: the environment the real vLLM is rehearsed in, where --venv does not name it
+_VLLM_VENV = "KIMIDEPLOY_VLLM_VENV"
+
+
+class Command(TyperCommand):
+    """`--rehearse` may stand alone, which means the stand-in."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give the bare word the value it stands for."""
+        said = ["--rehearse=stand-in" if word == "--rehearse" else word for word in args]
+        return super().parse_args(ctx, said)
+
+
+#: Why an app of its own: the command needs its own class
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=Command)
+@takes(PlanOptions)
+def serve(
+    *,
+    options: PlanOptions,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="a file of `plan --json`; - is stdin")
+    ] = None,
+    node: Annotated[int, typer.Option(help="which of the plan's nodes this machine is")] = 0,
+    venv: Annotated[
+        Path | None, typer.Option(help="the Python environment the engine is installed in")
+    ] = None,
+    rehearse: Annotated[
+        str | None,
+        typer.Option(
+            "--rehearse",
+            metavar="[=vllm]",
+            help="without GPU and weights: a stand-in, or with =vllm the real vLLM on the CPU",
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="end after the smoke requests")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    ready_timeout: Annotated[
+        float | None,
+        typer.Option(help="seconds the log may bring nothing new while it loads", min=1),
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="where the engine's output goes")] = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Serve a model on this machine until Ctrl-C.
+
+    The plan comes from --plan, or is made from the options of `kimideploy plan`.
+    The exit code is 1 when nothing fits or the endpoint breaks a promise, 5 when the engine fails.
+    """
+    from kimideploy.apply.job import job  # noqa: PLC0415
+    from kimideploy.apply.serve import serve as run  # noqa: PLC0415
+    from kimideploy.planning.types import Plan  # noqa: PLC0415
+    from kimideploy.views.console import err, out  # noqa: PLC0415
+    from kimideploy.views.serve import shown  # noqa: PLC0415
+
+    rehearsal = _rehearsal(rehearse)
+    notes: list[str] = []
+    decision, catalog = (
+        _saved(plan, options) if plan is not None else _decided(options, rehearsal, notes)
+    )
+    if not isinstance(decision, Plan):
+        _refuse(decision, as_json=as_json)
+    if rehearsal == "vllm":
+        decision = _tiny(decision, notes)
+        venv = venv or (Path(os.environ[_VLLM_VENV]) if os.environ.get(_VLLM_VENV) else None)
+    what = job(
+        decision,
+        catalog,
+        node=node,
+        venv=venv,
+        log=log,
+        ready_timeout=ready_timeout,
+        rehearsal=rehearsal,
+        once=once,
+        notes=tuple(notes),
+    )
+    if dry_run:
+        _tell(what, as_json=as_json)
+        return
+    with shown(out, err, as_json=as_json) as tell:
+        verdict = run(what, tell)
+    if not verdict.ok:
+        raise typer.Exit(1)
+
+
+def _rehearsal(word: str | None) -> Rehearsal | None:
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    match word:
+        case None | "stand-in" | "vllm":
+            return word
+        case _:
+            raise RequestError(
+                f"--rehearse={word} is no way to rehearse",
+                hint="--rehearse for the stand-in, --rehearse=vllm for the real vLLM on the CPU",
+            )
+
+
+def _saved(name: str, options: PlanOptions) -> tuple[Decision, Catalog]:
+    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+    from kimideploy.engines import complete  # noqa: PLC0415
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+    from kimideploy.planning.saved import plan_from  # noqa: PLC0415
+
+    for wish in options.said():
+        if wish != "profiles":
+            flag = "--" + wish.replace("_", "-")
+            raise RequestError(
+                f"{flag} is decided by the plan in {name}",
+                hint=f"plan again with {flag}, or leave it out",
+            )
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"--plan {name} can't be read: {error}") from error
+    catalog = load_catalog(user_overlays(options.profiles or ()))
+    found = plan_from(text, name=name if name != "-" else "stdin")
+    return (found if found.launches else complete(found, catalog)), catalog
+
+
+def _decided(
+    options: PlanOptions, rehearsal: Rehearsal | None, notes: list[str]
+) -> tuple[Decision, Catalog]:
+    """Plan for the machine; a rehearsal that can't be of this one is of the usual one."""
+    from kimideploy.cli.plan import decide_from_options  # noqa: PLC0415
+    from kimideploy.planning.types import Plan  # noqa: PLC0415
+
+    if rehearsal is None or _names_a_machine(options):
+        return decide_from_options(options)
+    from kimideploy.facts.local import inspect_local  # noqa: PLC0415
+
+    usual = dataclasses.replace(options, hardware=_REHEARSED)
+    if not inspect_local().gpus:
+        notes.append(f"this machine has no GPU: {_REHEARSED} is rehearsed, or say --hardware")
+        return decide_from_options(usual)
+    decision, catalog = decide_from_options(options)
+    if isinstance(decision, Plan):
+        return decision, catalog
+    notes.append(f"this machine is too small: {_REHEARSED} is rehearsed, or say --hardware")
+    return decide_from_options(usual)
+
+
+def _names_a_machine(options: PlanOptions) -> bool:
+    from kimideploy.cli.config import read_config  # noqa: PLC0415
+
+    config, _ = read_config(options.config)
+    return bool(options.hardware or options.facts or config.hardware or config.facts)
+
+
+def _tiny(plan: Plan, notes: list[str]) -> Plan:
+    """Return the plan on a tiny checkpoint, and note what had to be changed for that."""
+    import platformdirs  # noqa: PLC0415
+
+    from kimideploy.rehearsal.real import on_tiny  # noqa: PLC0415
+    from kimideploy.rehearsal.tiny import write_tiny  # noqa: PLC0415
+
+    folder = Path(platformdirs.user_cache_dir("kimideploy")) / "tiny-kimi"
+    write_tiny(folder)
+    tiny, changes = on_tiny(plan, folder)
+    notes.extend(changes)
+    return tiny
+
+
+def _refuse(decision: NoFit, *, as_json: bool) -> NoReturn:
+    """Show why nothing can be served, as `plan` does; the answer is no."""
+    from kimideploy.planning.types import encode  # noqa: PLC0415
+    from kimideploy.views.plan import shown  # noqa: PLC0415
+    from kimideploy.views.terminal import terminal  # noqa: PLC0415
+
+    text = encode(decision).decode() if as_json else shown(decision, terminal(sys.stdout))
+    sys.stdout.write(text)
+    raise typer.Exit(1)
+
+
+def _tell(what: Job, *, as_json: bool) -> None:
+    from kimideploy.apply.job import steps  # noqa: PLC0415
+
+    lines = steps(what)
+    if as_json:
+        import json  # noqa: PLC0415
+
+        document = {"argv": what.argv, "env": dict(what.launch.env), "steps": lines}
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in (*[f"# {n}" for n in what.notes], *lines))
