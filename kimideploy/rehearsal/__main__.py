@@ -38,7 +38,7 @@ def main() -> None:
     try:
         server = Server(address, mind, key=os.environ.get("VLLM_API_KEY") or None)
     except OSError as error:
-        print(f"ERROR:    {error}", flush=True)
+        sys.stdout.write(f"ERROR:    {error}\n")
         sys.exit(1)
     if words.switches.isdisjoint({"--headless"}):
         server.serve_forever(poll_interval=0.1)
@@ -83,7 +83,8 @@ def _load(words: Words, options: argparse.Namespace) -> None:
         after_bar = line.bar
         if options.fail in FAILURES and spent >= _DIES_AT:
             text, code = FAILURES[options.fail]
-            print(f"\n{text}", flush=True)
+            sys.stdout.write(f"\n{text}\n")
+            sys.stdout.flush()
             sys.exit(code)
 
 

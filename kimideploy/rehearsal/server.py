@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -45,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     timeout = 60
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         mind, path = self.server.mind, self.path.partition("?")[0]
         if path in ("/health", "/health_generate"):
             body = b"" if mind.engine != "llamacpp" else b'{"status":"ok"}'
@@ -65,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._json(404, {"detail": "Not Found"})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         raw = self._body()
         if raw is None:
             return
@@ -74,11 +76,16 @@ class _Handler(BaseHTTPRequestHandler):
         elif self._allowed():
             self._chat(raw)
 
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Write the access line uvicorn writes."""
+        del size
+        host, port = self.client_address[:2]
+        status = code.value if isinstance(code, HTTPStatus) else code
+        sys.stdout.write(f'INFO:     {host}:{port} - "{self.requestline}" {status}\n')
+        sys.stdout.flush()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Print the access line uvicorn prints."""
-        if args and isinstance(args[0], str) and "HTTP/" in args[0]:
-            host, port = self.client_address[:2]
-            print(f'INFO:     {host}:{port} - "{args[0]}" {args[1]}', flush=True)
+        """Keep quiet about everything else."""
 
     def _chat(self, raw: bytes) -> None:
         mind = self.server.mind
