@@ -13,7 +13,7 @@ from typing import Literal
 import platformdirs
 
 from kimideploy.catalog.types import Catalog
-from kimideploy.conformance.smoke import Promise
+from kimideploy.conformance.smoke import Promise, Subject
 from kimideploy.engines.site import Site, sites
 from kimideploy.errors import MachineError, RequestError
 from kimideploy.planning.types import Launch, Plan
@@ -31,6 +31,11 @@ _SLOW_LINE = 50_000_000
 _TOKENS = 32_768
 #: seconds the stand-in takes to load, so that a rehearsal shows its stages and is over soon
 _REHEARSED_LOAD = 3
+_SUBJECTS: dict[Rehearsal | None, Subject] = {
+    None: "model",
+    "stand-in": "stand-in",
+    "vllm": "random weights",
+}
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -75,7 +80,7 @@ class Job:
             calls_tools=model.tool_parser is not None,
             tool_id=model.tool_id,
             context=self.site.plan.fit.context,
-            content=self.rehearsal is None,
+            subject=_SUBJECTS[self.rehearsal],
         )
 
     @property

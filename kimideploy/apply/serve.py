@@ -151,15 +151,16 @@ class _Watch:
 
     def tick(self) -> None:
         """Take in what the log has got since the last time."""
-        fresh = False
+        # Why one moment for all: what is read at once says nothing about the time between.
+        fresh, now = False, self._clock.now()
         while chunk := self._log.read(_CHUNK):
             fresh = True
             for line in self._lines.feed(chunk):
                 self._tell(Said(line=line))
-                self._report(self._story.read(line, self._clock.now()))
+                self._report(self._story.read(line, now))
         if not fresh and self._lines.rest:
             # Why only now: a bar is left without an end of line, and this one is not growing.
-            self._report(self._story.glance(self._lines.rest, self._clock.now()))
+            self._report(self._story.glance(self._lines.rest, now))
 
     def _report(self, progress: Event | None) -> None:
         if progress is not None:

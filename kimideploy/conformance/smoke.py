@@ -15,6 +15,7 @@ from typing import Any, Literal
 from kimideploy.conformance.verdict import Check
 
 Message = Mapping[str, Any]
+Subject = Literal["model", "stand-in", "random weights"]
 
 #: Why so many: a forced-thinking model spends its tokens on thinking first, and an answer that is
 #: cut off there says nothing about the parsers (https://docs.sglang.io cookbook, Kimi-K2.7-Code).
@@ -35,8 +36,8 @@ _FIELDS = ("reasoning", "reasoning_content")
 class Promise:
     """What an endpoint owes, for requests of up to `context` tokens.
 
-    `content` false: a model that says nothing of sense is served, so only fields and ids are
-    judged, and the tool is named in the request.
+    Of a stand-in and of random weights only fields and ids are judged, not the content; random
+    weights would never call a tool, so the request names it.
     """
 
     model: str
@@ -46,12 +47,13 @@ class Promise:
     #: e.g. functions.{name}:{index}
     tool_id: str
     context: int
-    content: bool = True
+    subject: Subject = "model"
 
     @property
     def max_tokens(self) -> int:
         """Tokens an answer may take; half of the context is the most an engine grants safely."""
-        return min(MAX_TOKENS if self.content else FEW_TOKENS, self.context // 2)
+        wanted = FEW_TOKENS if self.subject == "random weights" else MAX_TOKENS
+        return min(wanted, self.context // 2)
 
 
 def question(promise: Promise) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def task(promise: Promise) -> dict[str, Any]:
                 },
             }
         ],
-        "tool_choice": "auto" if promise.content else named,
+        "tool_choice": named if promise.subject == "random weights" else "auto",
     }
 
 
@@ -203,8 +205,8 @@ def _no_think(message: Message) -> Check:
 
 def _sense(message: Message, promise: Promise) -> Check:
     name, content = "the answer is right", message.get("content")
-    if not promise.content:
-        return _na(name, "this model says nothing of sense; fields are judged, not content")
+    if promise.subject != "model":
+        return _na(name, "in a rehearsal only fields and ids are judged")
     if isinstance(content, str) and _ANSWER in content:
         return Check(name, "pass", f"17 × 23 = {_quote(content.strip())}")
     if message.get("finish_reason") == "length":
@@ -264,8 +266,8 @@ def _arguments(found: object, promise: Promise) -> Check:
         value = None
     if isinstance(value, dict) and isinstance(value.get(_KEY), str):
         return Check(name, "pass", f"JSON with the key {_KEY!r}")
-    if not promise.content:
-        return _na(name, "this model was cut off inside its arguments")
+    if promise.subject == "random weights":
+        return _na(name, "random weights were cut off inside them")
     return Check(
         name,
         "fail",

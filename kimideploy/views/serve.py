@@ -46,8 +46,8 @@ _MARKS = {
 }
 _NAME = 20
 _BAR = 22
-#: a line in a pipe for each tenth of a stage, and at least this often in seconds
-_STEP, _OFTEN = 10, 30.0
+#: a line in a pipe for each quarter of a stage, and at least this often in seconds
+_PARTS, _OFTEN = 4, 30.0
 _REHEARSAL = {
     "stand-in": "A rehearsal: a stand-in takes the engine's place; no GPU, no weights.",
     "vllm": "A rehearsal: the real vLLM on this CPU, with a tiny checkpoint of random weights.",
@@ -78,7 +78,7 @@ def _as_json(event: Event) -> None:
 
 
 class _Plain:
-    """One line for each thing that happens; a stage is told in tenths."""
+    """One line for each thing that happens; a stage is told in quarters."""
 
     def __init__(self, out: Console, err: Console) -> None:
         self.out, self.err = out, err
@@ -126,10 +126,10 @@ class _Plain:
 
     def progress(self, event: Progress) -> None:
         """Show how far the stage is, unless that was shown just now."""
-        stage, tenth, when = self._told
+        stage, part, when = self._told
         now = time.monotonic()
-        reached = _STEP * (event.done or 0) // event.total if event.total else 0
-        if event.stage == stage and reached <= tenth and now - when < _OFTEN:
+        reached = _PARTS * (event.done or 0) // event.total if event.total else 0
+        if event.stage == stage and reached <= part and now - when < _OFTEN:
             return
         self._told = (event.stage, reached, now)
         self.line(event.stage, _far(event))
@@ -241,7 +241,8 @@ class _Row:
         table = Table.grid(padding=(0, 1))
         table.add_column(width=3, justify="right", style=self.style)
         table.add_column(width=_NAME, style="bold" if self.style == "red" else "")
-        table.add_column(style=self.style if self.style in ("dim", "yellow") else "")
+        style = self.style if self.style in ("dim", "yellow") else ""
+        table.add_column(style=style, overflow="fold")
         table.add_row(self.mark, Text(self.name), Text(self.said))
         return table
 

@@ -20,7 +20,7 @@ PROMISE = Promise(
     tool_id="functions.{name}:{index}",
     context=32_768,
 )
-NONSENSE = replace(PROMISE, content=False)
+NONSENSE = replace(PROMISE, subject="random weights")
 GOOD: dict[str, Any] = {
     "reasoning": "17 × 20 is 340, 17 × 3 is 51.",
     "content": "391",
@@ -66,8 +66,9 @@ def test_a_short_context_is_not_overdrawn() -> None:
 
 
 def test_the_model_chooses_the_tool_unless_it_makes_no_sense() -> None:
-    """`auto` is what clients use; a random model has to be told."""
-    assert "auto" == smoke.task(PROMISE)["tool_choice"]
+    """`auto` is what clients use, and what is rehearsed; a random model has to be told."""
+    for subject in (PROMISE, replace(PROMISE, subject="stand-in")):
+        assert "auto" == smoke.task(subject)["tool_choice"]
     assert smoke.TOOL == smoke.task(NONSENSE)["tool_choice"]["function"]["name"]
 
 
