@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kimideploy import __version__
 from kimideploy.cli.boundary import Boundary
+from kimideploy.cli.help import examples
 
 if TYPE_CHECKING:
     from typer.core import TyperCommand, TyperGroup
@@ -65,26 +65,20 @@ class Root(Boundary):
 def load(name: str) -> TyperCommand | TyperGroup:
     """Return the command *name* from its own module.
 
-    The module has a function of that name, or an `app` with commands of its own; its EXAMPLES
-    stand at the end of its help.
+    The module has a function of that name, or an `app` with a class or commands of its own; its
+    EXAMPLES stand at the end of its help.
     """
     from importlib import import_module  # noqa: PLC0415
 
     module = import_module(f"kimideploy.cli.{name}")
-    epilog = examples(getattr(module, "EXAMPLES", ()))
     group: typer.Typer | None = getattr(module, "app", None)
     if group is None:
         group = typer.Typer(add_completion=False, rich_markup_mode=None)
-        group.command(name, epilog=epilog)(getattr(module, name))
+        group.command(name)(getattr(module, name))
     command: Any = typer.main.get_command(group)
     command.name = name
-    command.epilog = command.epilog or epilog
+    command.epilog = examples(module.EXAMPLES)
     return command  # type: ignore[no-any-return]
-
-
-def examples(lines: Sequence[str]) -> str:
-    """Return the end of a help: the examples, one a line, not re-wrapped."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 app = typer.Typer(

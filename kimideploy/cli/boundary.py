@@ -173,10 +173,18 @@ def _reader_left() -> bool:
     """Return whether the reader of stdout or stderr is gone; what is buffered then goes nowhere."""
     left = False
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:  # noqa: PERF203  two streams
-            left = True
-            with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
+            if _broken(stream.fileno()):
+                left = True
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return left
+
+
+def _broken(descriptor: int) -> bool:
+    import select  # noqa: PLC0415
+
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

@@ -9,10 +9,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from kimideploy.cli.help import examples
+
+EXAMPLES = [
+    "kimideploy profiles list gpus",
+    "kimideploy profiles show h200",
+    "kimideploy profiles check ./my-profiles",
+]
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     help="Show and check the facts that plans are made from.",
-    epilog="Examples:\n\n$ kimideploy profiles list gpus\n\n$ kimideploy profiles show h200",
 )
 Kind = Literal["models", "gpus", "engines", "tiers"]
 ProfilesOption = Annotated[
@@ -23,7 +31,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object"
 
 @app.command(
     "list",
-    epilog="Examples:\n\n$ kimideploy profiles list\n\n$ kimideploy profiles list gpus --json",
+    epilog=examples(["kimideploy profiles list", "kimideploy profiles list gpus --json"]),
 )
 def list_profiles(
     kind: Annotated[Kind | None, typer.Argument(help="one kind only")] = None,
@@ -44,8 +52,9 @@ def list_profiles(
 
 
 @app.command(
-    epilog="Examples:\n\n$ kimideploy profiles show kimi-k2.7-code\n\n"
-    "$ kimideploy profiles show h200 --json",
+    epilog=examples(
+        ["kimideploy profiles show kimi-k2.7-code", "kimideploy profiles show h200 --json"]
+    ),
 )
 def show(
     name: Annotated[str, typer.Argument(help="an id of `profiles list`, or a GPU's alias")],
@@ -68,7 +77,7 @@ def show(
 
 
 @app.command(
-    epilog="Examples:\n\n$ kimideploy profiles check\n\n$ kimideploy profiles check ./my-profiles",
+    epilog=examples(["kimideploy profiles check", "kimideploy profiles check ./my-profiles"]),
 )
 def check(
     folder: Annotated[Path | None, typer.Argument(help="a folder of your own profiles")] = None,

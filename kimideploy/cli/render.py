@@ -13,7 +13,7 @@ EXAMPLES = [
     "kimideploy plan --hardware 8xH200 --json > plan.json",
     "kimideploy render shell --plan plan.json",
     "kimideploy render systemd --plan plan.json -o units/",
-    "kimideploy plan --hardware 2x8xH100-80GB --json | kimideploy render env --plan - -o nodes/",
+    "kimideploy plan --hardware 8xH200 --json | kimideploy render env --plan -",
 ]
 
 
@@ -34,14 +34,14 @@ def render(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Write what a plan's nodes run: one file a node."""
-    from kimideploy.catalog.load import load_catalog  # noqa: PLC0415
+    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
     from kimideploy.engines import complete  # noqa: PLC0415
     from kimideploy.errors import RequestError  # noqa: PLC0415
     from kimideploy.planning.saved import plan_from  # noqa: PLC0415
     from kimideploy.render.files import render as render_files  # noqa: PLC0415
     from kimideploy.render.write import write_files  # noqa: PLC0415
 
-    catalog = load_catalog(profiles or ())
+    catalog = load_catalog(user_overlays(profiles or ()))
     found = plan_from(_read(plan), name=plan if plan != "-" else "stdin")
     files = render_files(found if found.launches else complete(found, catalog), kind, catalog)
     if output is None and len(files) > 1 and not as_json:
