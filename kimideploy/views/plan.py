@@ -131,7 +131,7 @@ def _stacks(fit: Fit, terminal: Terminal) -> list[str]:
 
 def _stack(shares: Sequence[Share], whole: int, terminal: Terminal) -> list[str]:
     """A row for each cause; each bar begins where the one above it ends."""
-    width = terminal.width - 2 - _CAUSE - _NUMBERS
+    width = terminal.width - _CAUSE - _NUMBERS
     # Why the larger: what does not fit must not run out of its line.
     scale = max(whole, sum(share.bytes for share in shares))
     block = "█" if terminal.unicode else "#"
