@@ -3,18 +3,22 @@
 YAML is read as JSON's superset and no more: `true`, `false`, `null` and numbers are what they
 look like, everything else is text. Duplicate keys, unknown keys and aliases that blow up are
 errors at FILE:LINE:COLUMN.
+
+A text that is JSON is read as JSON, which is faster; what is wrong with it is told as for YAML.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import yaml
 
 from kimideploy.errors import RequestError
+from kimideploy.places import explained, words
 from kimideploy.quantities import Bytes, parse_bytes
 
 T = TypeVar("T")
@@ -23,39 +27,118 @@ T = TypeVar("T")
 LARGEST = 8 << 20
 DEEPEST = 64
 MOST_VALUES = 400_000
-#: a shorter text can't be nested so deeply that composing it overruns the stack
-_SAFE_LENGTH = 10_000
+#: what the canonical JSON of a value can hold
+LARGEST_NUMBER = (1 << 63) - 1
+#: composing recurses in C; this many levels are far from the end of any stack
+_SAFE_LEVELS = 2_500
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAGS = "tag:yaml.org,2002:"
+_SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})", re.ASCII)
-_FLOAT = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_FLOAT = re.compile(r"[-+]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
-_STEP = re.compile(r"\.\.\.|\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-_UNKNOWN_KEY = re.compile(r"Object contains unknown field `([^`]*)`")
+#: what begins a line of nested blocks: indentation and the signs of sequences and mappings
+_INDENT = re.compile(r"^[\s?:-]+", re.MULTILINE)
+_UNTEXT = re.compile("[\x00\ud800-\udfff]")
+_ESCAPED = re.compile("\\\\u(?:0000|[dD][89a-fA-F])|[\ud800-\udfff]")
+
+
+class _Loader(_SAFE_LOADER):  # type: ignore[misc]  # the stubs don't know which one it is
+    """The safe loader without YAML 1.1's guesses at types: `_Plain` decides what a word is."""
+
+    def resolve(self, kind: type[yaml.Node], value: object, implicit: object) -> str:  # noqa: ARG002
+        """Return the tag of a node that has none of its own."""
+        if kind is yaml.ScalarNode:
+            return f"{_TAGS}str"
+        return f"{_TAGS}{'seq' if kind is yaml.SequenceNode else 'map'}"
+
+    def descend_resolver(self, *_: object) -> None:
+        """Nothing depends on where a node stands."""
+
+    def ascend_resolver(self) -> None:
+        """Nothing depends on where a node stands."""
 
 
 def read_document(text: str, kind: type[T], *, name: str) -> T:
     """Return *text* as a *kind*; raises RequestError that starts with NAME:LINE:COLUMN."""
-    root = _compose(text, name)
-    if root is None:
-        raise RequestError(f"{name}:1:1: the file is empty")
-    plain = _Plain(name)
-    value = plain.value(root, 0)
-    try:
+
+    def convert(value: Any) -> T:
         return msgspec.convert(value, kind, strict=True, dec_hook=_hook)
+
+    value = _from_json(text)
+    if value is not None:
+        try:
+            return convert(value)
+        except (msgspec.ValidationError, RecursionError):
+            pass  # the nodes know where
+    root = _root(text, name)
+    value = _Plain(name).value(root, 0)
+    try:
+        return convert(value)
     except msgspec.ValidationError as error:
-        raise _explained(error, value, root, kind, name) from error
+        raise explained(error, value, root, kind=kind, name=name, convert=convert) from error
+
+
+def place_of(text: str, word: str, *, name: str) -> str:
+    """Return NAME:LINE:COLUMN of the first value or key *word* in a text that was read."""
+    node = next((n for n in words(_root(text, name)) if n.value == word), None)
+    line, column = (node.start_mark.line, node.start_mark.column) if node is not None else (0, 0)
+    return f"{name}:{line + 1}:{column + 1}"
 
 
 def _hook(kind: type, value: Any) -> Any:
     if kind is not Bytes:
         raise NotImplementedError(kind)
-    if isinstance(value, str):
-        return Bytes(parse_bytes(value))
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return Bytes(value)
+    amount = parse_bytes(value) if isinstance(value, str) else value
+    if isinstance(amount, int) and not isinstance(amount, bool) and 0 <= amount <= LARGEST_NUMBER:
+        return Bytes(amount)
     raise ValueError("Expected an amount such as `139.8 GiB` or a number of bytes")
+
+
+def _from_json(text: str) -> Any:
+    """Return what *text* is as JSON; None where the nodes must be asked."""
+    if text[:1] not in ("{", "[") or len(text) > LARGEST:
+        return None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_once,
+            parse_int=_number,
+            parse_float=_number,
+            parse_constant=_no_constant,
+        )
+        # Why: a pair of surrogates is one character, half a pair is none
+        odd = _ESCAPED.search(text) and _ESCAPED.search(json.dumps(value, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return None
+    return value if not odd else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is given twice")
+    return result
+
+
+def _number(digits: str) -> int | float | str:
+    """Return the number that *digits* are, or *digits* if no number here is as large."""
+    if _INTEGER.fullmatch(digits):
+        return int(digits) if abs(int(digits)) <= LARGEST_NUMBER else digits
+    if _FLOAT.fullmatch(digits) and math.isfinite(float(digits)):
+        return float(digits)
+    return digits
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(word)
+
+
+def _root(text: str, name: str) -> yaml.Node:
+    root = _compose(text, name)
+    if root is None:
+        raise RequestError(f"{name}:1:1: the file is empty")
+    return root
 
 
 def _compose(text: str, name: str) -> yaml.Node | None:
@@ -63,9 +146,9 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise RequestError(f"{name}:1:1: the file is larger than {LARGEST >> 20} MiB")
     try:
         text.encode("utf-8")
-        if len(text) > _SAFE_LENGTH:
+        if _may_be_deep(text):
             _check_depth(text, name)
-        return yaml.compose(text, Loader=_LOADER)
+        return yaml.compose(text, Loader=_Loader)
     except UnicodeError as error:
         raise RequestError(f"{name}:1:1: the file is not UTF-8 text") from error
     except yaml.MarkedYAMLError as error:
@@ -80,10 +163,17 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise RequestError(f"{name}:1:1: the file is nested too deeply") from error
 
 
+def _may_be_deep(text: str) -> bool:
+    """Whether the signs that open a level could nest too deeply, wherever they stand."""
+    flow = text.count("[") + text.count("{")
+    block = max((len(indent) for indent in _INDENT.findall(text)), default=0)
+    return flow + block > _SAFE_LEVELS
+
+
 def _check_depth(text: str, name: str) -> None:
     """Refuse what would overrun the C stack: composing recurses, reading events does not."""
     depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
+    for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
@@ -121,141 +211,23 @@ class _Plain:
         for key, item in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 _fail(self.name, key, "a key must be a word")
-            if key.value in result:
-                _fail(self.name, key, f"`{key.value}` is given twice")
-            result[key.value] = self.value(item, depth + 1)
+            word = self._text(key)
+            if word in result:
+                _fail(self.name, key, f"`{word}` is given twice")
+            result[word] = self.value(item, depth + 1)
         return result
 
-    def _scalar(self, node: yaml.Node) -> Any:
+    def _text(self, node: yaml.Node) -> str:
         text = str(node.value)
+        if _UNTEXT.search(text) is not None:
+            _fail(self.name, node, "a character here is none that a text may hold")
+        return text
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        text = self._text(node)
         # Why both: the C parser gives a plain word the style "", the Python one None.
         if getattr(node, "style", None) not in (None, ""):
             return text
         if text in _WORDS:
             return _WORDS[text]
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        return text
-
-
-def _explained(
-    error: msgspec.ValidationError, value: Any, root: yaml.Node, kind: type, name: str
-) -> RequestError:
-    """Turn msgspec's "… - at `$.a[0].b`" into the place in the file."""
-    text, _, path = str(error).partition(" - at `")
-    node = _at(root, _concrete(path.rstrip("`"), str(error), value, kind))
-    unknown = _UNKNOWN_KEY.fullmatch(text)
-    if unknown is not None:
-        word = unknown[1]
-        node = _key(node, word) or node
-        near = get_close_matches(word, _fields(kind), 1)
-        text = f"`{word}` is not a known key" + (f"; did you mean `{near[0]}`?" if near else "")
-    line, column = node.start_mark.line + 1, node.start_mark.column + 1
-    return RequestError(f"{name}:{line}:{column}: {text}")
-
-
-Trail = tuple[str | int, ...]
-
-
-def _concrete(path: str, message: str, value: Any, kind: type) -> Trail:
-    """Return the keys and indices of *path*.
-
-    msgspec writes `[...]` for a key of a mapping; the key is the one that, left alone there,
-    still gives the same message.
-    """
-    trail: Trail = ()
-    for step in _STEP.finditer(path.removeprefix("key in ").removeprefix("$")):
-        key, index = step[1], step[2]
-        if key is not None:
-            trail = (*trail, key)
-        elif index is not None and index.isdigit():
-            trail = (*trail, int(index))
-        else:
-            here = _inside(value, trail)
-            keys = list(here) if isinstance(here, dict) else []
-            guilty = next((k for k in keys if _fails(value, (*trail, k), message, kind)), None)
-            if guilty is None:
-                return trail
-            trail = (*trail, guilty)
-    return trail
-
-
-def _fails(value: Any, trail: Trail, message: str, kind: type) -> bool:
-    try:
-        msgspec.convert(_alone(value, trail), kind, strict=True, dec_hook=_hook)
-    except msgspec.ValidationError as error:
-        return str(error) == message
-    return False
-
-
-def _alone(value: Any, trail: Trail) -> Any:
-    """Return *value* where the mapping at the end of *trail* keeps one key only."""
-    if len(trail) == 1:
-        return {trail[0]: value[trail[0]]}
-    copy: Any = list(value) if isinstance(value, list) else dict(value)
-    copy[trail[0]] = _alone(value[trail[0]], trail[1:])
-    return copy
-
-
-def _inside(value: Any, trail: Trail) -> Any:
-    for step in trail:
-        value = value[step]
-    return value
-
-
-def _at(root: yaml.Node, trail: Trail) -> yaml.Node:
-    """Return the node at the end of *trail*, or the nearest one above it."""
-    node = root
-    for step in trail:
-        following: yaml.Node | None = None
-        if isinstance(step, str):
-            following = _value(node, step)
-        elif isinstance(node, yaml.SequenceNode) and step < len(node.value):
-            following = node.value[step]
-        if following is None:
-            return node
-        node = following
-    return node
-
-
-def _value(node: yaml.Node, key: str) -> yaml.Node | None:
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    return next((value for name, value in node.value if name.value == key), None)
-
-
-def _key(node: yaml.Node, key: str) -> yaml.Node | None:
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    return next((name for name, _ in node.value if name.value == key), None)
-
-
-def _fields(kind: type) -> list[str]:
-    """Every key a file of this kind may have, for the suggestion."""
-    seen: dict[str, None] = {}
-    pending, done = [kind], set()
-    while pending:
-        current = pending.pop()
-        if current in done:
-            continue
-        done.add(current)
-        for field in _struct_fields(current):
-            seen[field.encode_name] = None
-            pending.extend(_structs(field.type))
-    return list(seen)
-
-
-def _struct_fields(kind: type) -> tuple[msgspec.structs.FieldInfo, ...]:
-    try:
-        return msgspec.structs.fields(kind)
-    except TypeError:
-        return ()
-
-
-def _structs(annotation: Any) -> list[type]:
-    found = [annotation] if isinstance(annotation, type) else []
-    for part in getattr(annotation, "__args__", ()):
-        found.extend(_structs(part))
-    return found
+        return _number(text)

@@ -3,19 +3,23 @@
 A folder of profiles holds `architectures.yaml`, `formats.yaml`, `generations.yaml`,
 `tiers.yaml`, `notices.yaml`, and one file each in `models/`, `gpus/` and `engines/`. A file in a
 later folder replaces the one of the same name whole; nothing is merged.
+
+Shipped files are known to be right by their own tests; what a user adds is checked whenever it
+is read, and `check_catalog` checks everything.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import platformdirs
 
+from kimideploy.catalog.check import Fault, own_faults, shared_faults
 from kimideploy.catalog.types import (
     Architecture,
     Catalog,
@@ -31,7 +35,7 @@ from kimideploy.catalog.types import (
     Tier,
     WeightFormat,
 )
-from kimideploy.documents import read_document
+from kimideploy.documents import place_of, read_document
 from kimideploy.errors import RequestError
 from kimideploy.resources import shipped
 
@@ -89,31 +93,47 @@ def user_folder() -> Path:
     return Path(platformdirs.user_config_dir("kimideploy")) / "profiles"
 
 
+@dataclass(frozen=True, slots=True)
+class ProfileFile:
+    """One file of profiles: its place in the folder, where it lies, and what it says."""
+
+    place: str
+    path: Path
+    value: Profile
+
+
 def load_catalog(overlays: Sequence[Path] = ()) -> Catalog:
     """Return the shipped profiles with *overlays* over them, later ones last.
 
-    Raises RequestError with FILE:LINE:COLUMN for what can't be read, and with the file's name
-    for a reference to a profile that is not there.
+    Raises RequestError with FILE:LINE:COLUMN for what can't be read or names what is not there.
     """
-    found: dict[str, Path] = {}
-    for folder in (shipped("profiles"), *overlays):
-        found |= profile_files(folder)
-    return build({place: _read(place, path) for place, path in sorted(found.items())})
+    files = [_read(place, path) for place, path in _found(overlays).items()]
+    catalog = _build({file.place: file.value for file in files})
+    home = shipped("profiles")
+    faults = list(shared_faults(catalog))
+    for file in files:
+        if not file.path.is_relative_to(home):
+            faults += own_faults(file.place, file.value)
+    if faults:
+        raise RequestError(_told(faults[0], files))
+    return catalog
 
 
 def check_catalog(overlays: Sequence[Path] = ()) -> int:
-    """Return how many files there are, after reading all and compiling every pattern in them."""
-    found: dict[str, Path] = {}
-    for folder in (shipped("profiles"), *overlays):
-        found |= profile_files(folder)
-    catalog = load_catalog(overlays)
-    for gpu in catalog.gpus.values():
-        _patterns(found[f"gpus/{gpu.id}.yaml"], gpu.driver_names)
-    for engine in catalog.engines.values():
-        path = found[f"engines/{engine.id}.yaml"]
-        _patterns(path, [stage.pattern for stage in engine.log.stages])
-        _patterns(path, [failure.pattern for failure in engine.log.failures])
-    return len(found)
+    """Return how many files there are when all is well.
+
+    Raises RequestError with a line FILE:LINE:COLUMN for everything that is wrong.
+    """
+    read = [_tried(place, path) for place, path in _found(overlays).items()]
+    wrong = [file.message for file in read if isinstance(file, RequestError)]
+    files = [file for file in read if isinstance(file, ProfileFile)]
+    faults = [fault for file in files for fault in own_faults(file.place, file.value)]
+    if not wrong:
+        faults += shared_faults(_build({file.place: file.value for file in files}))
+    wrong += [_told(fault, files) for fault in faults]
+    if wrong:
+        raise RequestError("\n".join(wrong))
+    return len(files)
 
 
 def user_overlays(given: Sequence[Path] = ()) -> tuple[Path, ...]:
@@ -127,8 +147,10 @@ def profile_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise RequestError(f"{folder} is not a folder of profiles")
     found = {}
-    for path in sorted(folder.rglob("*.yaml")):
+    for path in folder.rglob("*.y*ml"):
         place = path.relative_to(folder).as_posix()
+        if place.startswith("."):
+            continue
         if shape_of(place) is None:
             raise RequestError(
                 f"{path} is no profile",
@@ -144,121 +166,65 @@ def shape_of(place: str) -> type[Profile] | None:
     return SHAPES.get(f"{folder}/*.yaml" if folder and name else place)
 
 
-def _read(place: str, path: Path) -> tuple[Path, Profile]:
+def _found(overlays: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in (shipped("profiles"), *overlays):
+        found |= profile_files(folder)
+    return {place: found[place] for place in sorted(found, key=lambda p: p.removesuffix(".yaml"))}
+
+
+def _read(place: str, path: Path) -> ProfileFile:
     shape = shape_of(place)
     if shape is None:
         raise RequestError(f"{path} is no profile")
+    return ProfileFile(place, path, read_document(_text(path), shape, name=str(path)))
+
+
+def _tried(place: str, path: Path) -> ProfileFile | RequestError:
     try:
-        text = path.read_text(encoding="utf-8")
+        return _read(place, path)
+    except RequestError as error:
+        return error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise RequestError(f"{path}: {error}") from error
-    return path, read_document(text, shape, name=str(path))
 
 
-def build(files: Mapping[str, tuple[Path, Profile]]) -> Catalog:
-    """Return the Catalog of *files*; raises RequestError where they don't agree."""
+def _told(fault: Fault, files: Iterable[ProfileFile]) -> str:
+    path = next((file.path for file in files if file.place == fault.place), Path(fault.place))
+    return f"{place_of(_text(path), fault.word, name=str(path))}: {fault.message}"
+
+
+def _build(files: Mapping[str, Profile]) -> Catalog:
+    """Return the Catalog of *files*, by their places; a file that is missing is an error."""
 
     def whole(place: str, shape: type[T]) -> T:
-        value = files[place][1] if place in files else None
+        value = files.get(place)
         if not isinstance(value, shape):
             raise RequestError(f"the profiles lack {place}")
         return value
 
-    def each(folder: str, shape: type[T]) -> list[tuple[Path, T]]:
-        return [
-            (path, value)
-            for place, (path, value) in files.items()
-            if place.startswith(f"{folder}/") and isinstance(value, shape)
-        ]
+    def each(shape: type[T]) -> list[T]:
+        return [value for value in files.values() if isinstance(value, shape)]
 
-    catalog = Catalog(
+    engines = {engine.id: engine for engine in each(Engine)}
+    text = msgspec.json.encode(files, enc_hook=int, order="deterministic")
+    return Catalog(
         architectures=whole("architectures.yaml", ArchitectureFile).architectures,
         formats=whole("formats.yaml", FormatFile).formats,
-        models=_by_id(each("models", Model), lambda model: model.id),
+        models={model.id: model for model in each(Model)},
         generations={g.id: g for g in whole("generations.yaml", GenerationFile).generations},
-        gpus=_by_id(each("gpus", Gpu), lambda gpu: gpu.id),
-        engines=_engines(each("engines", Engine)),
+        gpus={gpu.id: gpu for gpu in each(Gpu)},
+        engines={name: engines[name] for name in _ENGINES if name in engines},
         tiers=whole("tiers.yaml", TierFile).tiers,
         notices=whole("notices.yaml", NoticeFile).notices,
-        digest="",
+        digest=hashlib.sha256(text).hexdigest(),
     )
-    for path, value in files.values():
-        _sources_exist(path, value)
-    _references_exist(files, catalog)
-    text = msgspec.json.encode(catalog, enc_hook=int, order="deterministic")
-    return msgspec.structs.replace(catalog, digest=hashlib.sha256(text).hexdigest())
-
-
-def _by_id(found: Iterable[tuple[Path, T]], name: Callable[[T], str]) -> dict[str, T]:
-    result = {}
-    for path, value in found:
-        if name(value) != path.stem:
-            raise RequestError(
-                f"{path}:1:1: the file says id {name(value)!r}, its name {path.stem!r}"
-            )
-        result[name(value)] = value
-    return result
 
 
 #: the order in which engines are tried, and preferred where nothing else decides
 _ENGINES: tuple[EngineId, ...] = ("vllm", "sglang", "ktransformers", "llamacpp")
-
-
-def _engines(found: Iterable[tuple[Path, Engine]]) -> dict[EngineId, Engine]:
-    engines = _by_id(found, lambda engine: engine.id)
-    return {name: engines[name] for name in _ENGINES if name in engines}
-
-
-def _sources_exist(path: Path, value: Profile) -> None:
-    """Every `source:` names a key of the file's own `sources:` table."""
-    table = getattr(value, "sources", None)
-    known = set(table) if isinstance(table, dict) else set()
-    for named in _named_sources(value):
-        if named not in known:
-            raise RequestError(f"{path}: source {named!r} is not in the file's `sources:`")
-
-
-def _named_sources(value: object) -> Iterable[str]:
-    if isinstance(value, msgspec.Struct):
-        for field in value.__struct_fields__:
-            inner = getattr(value, field)
-            if field == "source" and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _named_sources(inner)
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _named_sources(inner)
-    elif isinstance(value, tuple):
-        for inner in value:
-            yield from _named_sources(inner)
-
-
-def _references_exist(files: Mapping[str, tuple[Path, Profile]], catalog: Catalog) -> None:
-    where = {place: path for place, (path, _) in files.items()}
-
-    def check(place: str, what: str, names: Iterable[str], known: Iterable[str]) -> None:
-        for name in sorted(set(names) - set(known)):
-            raise RequestError(f"{where.get(place, place)}: {what} {name!r} is not a profile")
-
-    for model in catalog.models.values():
-        place = f"models/{model.id}.yaml"
-        check(place, "architecture", [model.architecture], catalog.architectures)
-    for gpu in catalog.gpus.values():
-        place = f"gpus/{gpu.id}.yaml"
-        check(place, "generation", [gpu.generation], catalog.generations)
-    for tier in catalog.tiers:
-        check("tiers.yaml", "GPU", tier.gpus, catalog.gpus)
-        check("tiers.yaml", "generation", tier.generations, catalog.generations)
-    for rule in catalog.notices:
-        check("notices.yaml", "GPU", rule.when.gpus, catalog.gpus)
-        check("notices.yaml", "generation", rule.when.generations, catalog.generations)
-        check("notices.yaml", "model", rule.when.models, catalog.models)
-
-
-def _patterns(path: Path, patterns: Iterable[str]) -> None:
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise RequestError(f"{path}: {pattern!r} is no regular expression: {error}") from error

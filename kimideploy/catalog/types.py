@@ -6,9 +6,10 @@ nearest one above it. `guess: true` marks what nobody measured or stated. Absent
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from kimideploy.quantities import Bytes
 
@@ -17,6 +18,8 @@ Support = Literal["verified", "works", "unsupported", "broken"]
 WeightFormat = Literal["int4", "nvfp4", "mxfp4", "fp8", "bf16", "gguf"]
 KvDtype = Literal["bf16", "fp8", "q8_0"]
 EngineId = Literal["vllm", "sglang", "ktransformers", "llamacpp"]
+Count = Annotated[int, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,30 +50,30 @@ class Architecture(Profile, frozen=True, kw_only=True):
     """The shape of a model, as its config.json states it."""
 
     source: str
-    layers: int
-    dense_layers: int
-    hidden: int
-    heads: int
-    experts: int
-    experts_per_token: int
-    shared_experts: int
-    expert_intermediate: int
-    dense_intermediate: int
-    q_lora_rank: int
-    kv_lora_rank: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-    vocabulary: int
-    mtp_layers: int
+    layers: Count
+    dense_layers: Annotated[int, Meta(ge=0)]
+    hidden: Count
+    heads: Count
+    experts: Count
+    experts_per_token: Count
+    shared_experts: Annotated[int, Meta(ge=0)]
+    expert_intermediate: Count
+    dense_intermediate: Count
+    q_lora_rank: Count
+    kv_lora_rank: Count
+    qk_nope_head_dim: Count
+    qk_rope_head_dim: Count
+    v_head_dim: Count
+    vocabulary: Count
+    mtp_layers: Annotated[int, Meta(ge=0)]
 
 
 class Format(Profile, frozen=True, kw_only=True):
     """What one routed-expert weight and one other weight take on disk, in bytes."""
 
     source: str
-    expert_bytes: float
-    other_bytes: float
+    expert_bytes: Annotated[float, Meta(gt=0)]
+    other_bytes: Annotated[float, Meta(gt=0)]
     note: str | None = None
 
 
@@ -113,13 +116,13 @@ class Checkpoint(Profile, frozen=True, kw_only=True):
     #: bytes of all weight files on disk
     size: Bytes | None = None
     #: safetensors shards or GGUF parts
-    files: int | None = None
+    files: Count | None = None
     #: glob of the weight files inside the repo
     pattern: str | None = None
     engines: tuple[EngineId, ...] = ()
     #: GGUF: the quant's name and nominal bits of its experts; the bytes beside the experts
     quant: str | None = None
-    bits: int | None = None
+    bits: Count | None = None
     lossless: bool = False
     non_expert: Bytes | None = None
     guess: bool = False
@@ -131,7 +134,7 @@ class Draft(Profile, frozen=True, kw_only=True):
 
     repo: str
     method: Literal["eagle3"]
-    tokens: int
+    tokens: Count
     engines: tuple[EngineId, ...]
     source: str
     note: str | None = None
@@ -157,9 +160,9 @@ class Model(Profile, frozen=True, kw_only=True):
     sources: dict[str, Source]
     aliases: tuple[str, ...] = ()
     architecture: str
-    context: int
+    context: Count
     #: what the planner asks for when nobody says: a thinking model needs room to think
-    min_context: int
+    min_context: Count
     thinking: Thinking
     sampling: Sampling
     vision: Vision | None = None
@@ -167,7 +170,7 @@ class Model(Profile, frozen=True, kw_only=True):
     reasoning_parser: str | None = None
     #: shape of a tool-call id in the history, e.g. functions.{name}:{index}
     tool_id: str
-    max_tokens_default: int | None = None
+    max_tokens_default: Count | None = None
     disk_free: Bytes | None = None
     engines: dict[EngineId, EngineFloor] = {}
     checkpoints: tuple[Checkpoint, ...]
@@ -214,7 +217,7 @@ class Interconnect(Profile, frozen=True, kw_only=True):
     """How the GPUs of one node reach each other; `domain` is the largest all-to-all group."""
 
     kind: Literal["nvlink", "nvlink-bridge", "pcie", "xgmi"]
-    domain: int
+    domain: Count
     source: str
     bytes_per_second: Bytes | None = None
     guess: bool = False
@@ -234,7 +237,7 @@ class Gpu(Profile, frozen=True, kw_only=True):
     bandwidth: Bandwidth | None = None
     interconnect: Interconnect
     #: 8 on an HGX board: what a node of these cards holds at most, as sold
-    per_node: int | None = None
+    per_node: Count | None = None
     note: str | None = None
 
 
@@ -294,16 +297,16 @@ class MemoryPolicy(Profile, frozen=True, kw_only=True):
     overhead is taken from inside the fraction.
     """
 
-    fraction: float
-    fraction_max: float
+    fraction: Share
+    fraction_max: Share
     #: the highest fraction on AMD's GPUs, where it is another
-    fraction_amd: float | None = None
+    fraction_amd: Share | None = None
     outside: bool
     source: str
     overhead: Overhead
     #: the context an engine that holds experts in host memory is given when none is asked for:
     #: more cache there means fewer experts on the GPUs
-    context_default: int | None = None
+    context_default: Count | None = None
 
 
 class Flag(Profile, frozen=True, kw_only=True):
@@ -346,7 +349,7 @@ class Engine(Profile, frozen=True, kw_only=True):
     command: tuple[str, ...]
     #: program names by which the probe and preflight find it
     executables: tuple[str, ...]
-    port: int
+    port: Annotated[int, Meta(ge=1, le=65535)]
     health: str
     ready: str
     metrics: str
