@@ -21,7 +21,7 @@ Subject = Literal["model", "stand-in", "random weights"]
 #: cut off there says nothing about the parsers (https://docs.sglang.io cookbook, Kimi-K2.7-Code).
 MAX_TOKENS = 4096
 #: enough for fields and ids, where nobody reads the content
-FEW_TOKENS = 64
+FEW_TOKENS = 256
 TOOL = "run_python"
 _KEY = "code"
 _QUESTION = "What is 17 times 23? Answer with the number alone."
@@ -29,6 +29,7 @@ _ANSWER = "391"
 _TASK = f"Let {TOOL} compute the sum of the first 1000 prime numbers; do not work it out yourself."
 _THINK = re.compile(r"</?think>")
 _RESIDUE = re.compile(r"<\|tool_calls?_")
+_NOISE = "random weights may say anything"
 _FIELDS = ("reasoning", "reasoning_content")
 
 
@@ -36,8 +37,9 @@ _FIELDS = ("reasoning", "reasoning_content")
 class Promise:
     """What an endpoint owes, for requests of up to `context` tokens.
 
-    Of a stand-in and of random weights only fields and ids are judged, not the content; random
-    weights would never call a tool, so the request names it.
+    Of a stand-in and of random weights only fields and ids are judged, not the content. Random
+    weights never call a tool by themselves: the request names it and switches thinking off, so
+    that the engine's grammar makes the call in the model's own form.
     """
 
     model: str
@@ -52,8 +54,12 @@ class Promise:
     @property
     def max_tokens(self) -> int:
         """Tokens an answer may take; half of the context is the most an engine grants safely."""
-        wanted = FEW_TOKENS if self.subject == "random weights" else MAX_TOKENS
-        return min(wanted, self.context // 2)
+        return min(FEW_TOKENS if self.is_random else MAX_TOKENS, self.context // 2)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether what the model says is noise."""
+        return self.subject == "random weights"
 
 
 def question(promise: Promise) -> dict[str, Any]:
@@ -63,12 +69,17 @@ def question(promise: Promise) -> dict[str, Any]:
         "messages": [{"role": "user", "content": _QUESTION}],
         "max_tokens": promise.max_tokens,
         "stream": True,
+        **({"seed": 0} if promise.is_random else {}),
     }
 
 
 def task(promise: Promise) -> dict[str, Any]:
     """Return the body of the second request: one tool, for the model to choose."""
-    named = {"type": "function", "function": {"name": TOOL}}
+    forced = {
+        "tool_choice": {"type": "function", "function": {"name": TOOL}},
+        "chat_template_kwargs": {"thinking": False},
+        "seed": 0,
+    }
     return {
         "model": promise.model,
         "messages": [{"role": "user", "content": _TASK}],
@@ -87,7 +98,7 @@ def task(promise: Promise) -> dict[str, Any]:
                 },
             }
         ],
-        "tool_choice": named if promise.subject == "random weights" else "auto",
+        **(forced if promise.is_random else {"tool_choice": "auto"}),
     }
 
 
@@ -119,14 +130,14 @@ def joined(pieces: Iterable[object]) -> Message | None:
 
 def judge_answer(message: Message, promise: Promise) -> tuple[Check, ...]:
     """Return the checks of the first request's answer."""
-    return (_reasoning(message, promise), _no_think(message), _sense(message, promise))
+    return (_reasoning(message, promise), _no_think(message, promise), _sense(message, promise))
 
 
 def judge_call(message: Message, promise: Promise) -> tuple[Check, ...]:
     """Return the checks of the second request's answer."""
     if not promise.calls_tools:
         return (_na("tool call", "the model has no tool parser"),)
-    residue = _no_residue(message)
+    residue = _no_residue(message, promise)
     calls = message.get("tool_calls")
     call = calls[0] if isinstance(calls, list) and calls else None
     if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
@@ -189,8 +200,10 @@ def _reasoning(message: Message, promise: Promise) -> Check:
     )
 
 
-def _no_think(message: Message) -> Check:
+def _no_think(message: Message, promise: Promise) -> Check:
     name, content = "content is clean", message.get("content") or ""
+    if promise.is_random:
+        return _na(name, _NOISE)
     found = _THINK.search(content) if isinstance(content, str) else None
     if found is None:
         return Check(name, "pass", "no <think> in message.content")
@@ -266,8 +279,8 @@ def _arguments(found: object, promise: Promise) -> Check:
         value = None
     if isinstance(value, dict) and isinstance(value.get(_KEY), str):
         return Check(name, "pass", f"JSON with the key {_KEY!r}")
-    if promise.subject == "random weights":
-        return _na(name, "random weights were cut off inside them")
+    if promise.is_random:
+        return _na(name, _NOISE)
     return Check(
         name,
         "fail",
@@ -276,8 +289,10 @@ def _arguments(found: object, promise: Promise) -> Check:
     )
 
 
-def _no_residue(message: Message) -> Check:
+def _no_residue(message: Message, promise: Promise) -> Check:
     name = "nothing leaked"
+    if promise.is_random:
+        return _na(name, _NOISE)
     for field in ("content", *_FIELDS):
         text = message.get(field)
         if isinstance(text, str) and _RESIDUE.search(text):

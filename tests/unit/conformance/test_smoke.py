@@ -70,6 +70,7 @@ def test_the_model_chooses_the_tool_unless_it_makes_no_sense() -> None:
     for subject in (PROMISE, replace(PROMISE, subject="stand-in")):
         assert "auto" == smoke.task(subject)["tool_choice"]
     assert smoke.TOOL == smoke.task(NONSENSE)["tool_choice"]["function"]["name"]
+    assert {"thinking": False} == smoke.task(NONSENSE)["chat_template_kwargs"]
 
 
 # --- the first answer --------------------------------------------------------------------
@@ -125,10 +126,18 @@ def test_thinking_without_end_has_its_own_cause() -> None:
 
 def test_nonsense_is_not_judged_by_content() -> None:
     """Of a random model only the fields count, and that is said."""
-    checks = smoke.judge_answer({"reasoning": "x", "content": None}, NONSENSE)
+    checks = smoke.judge_answer({"reasoning": "x", "content": "a<think>"}, NONSENSE)
+    checks += smoke.judge_call({**_call(arguments="0E6"), "reasoning": "<|tool_calls_"}, NONSENSE)
 
     assert [] == _failed(checks)
-    assert "not-applicable" == _one(checks, "the answer is right").outcome
+    assert ["reasoning", "tool call", "tool id"] == [c.name for c in checks if c.outcome == "pass"]
+
+
+def test_nonsense_is_judged_by_its_fields() -> None:
+    """No reasoning in its field, no call where the grammar makes one, a foreign id: broken."""
+    assert ["reasoning"] == _failed(smoke.judge_answer({"content": "x"}, NONSENSE))
+    assert ["tool call"] == _failed(smoke.judge_call({"content": "x"}, NONSENSE))
+    assert ["tool id"] == _failed(smoke.judge_call(_call(id="call_0"), NONSENSE))
 
 
 # --- the second answer -------------------------------------------------------------------
