@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from kimideploy.cli.help import examples
+from kimideploy.cli.options import JsonOpt, ProfilesOpt
 
 EXAMPLES = [
     "kimideploy profiles list gpus",
@@ -23,10 +24,6 @@ app = typer.Typer(
     help="Show and check the facts that plans are made from.",
 )
 Kind = Literal["models", "gpus", "engines", "tiers"]
-ProfilesOption = Annotated[
-    list[Path] | None, typer.Option("--profiles", help="a folder of your own profiles")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object")]
 
 
 @app.command(
@@ -36,19 +33,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object"
 def list_profiles(
     kind: Annotated[Kind | None, typer.Argument(help="one kind only")] = None,
     *,
-    profiles: ProfilesOption = None,
-    as_json: JsonOption = False,
+    profiles: ProfilesOpt = None,
+    as_json: JsonOpt = False,
 ) -> None:
     """List the models, GPUs, engines and tiers."""
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
     from kimideploy.views import profiles as view  # noqa: PLC0415
-    from kimideploy.views.console import out  # noqa: PLC0415
+    from kimideploy.views.terminal import terminal  # noqa: PLC0415
 
     rows = view.rows(load_catalog(user_overlays(profiles or ())), kind)
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     else:
-        out.print(view.tables(rows))
+        sys.stdout.write(view.tables(rows, terminal(sys.stdout)))
 
 
 @app.command(
@@ -57,23 +54,24 @@ def list_profiles(
     ),
 )
 def show(
-    name: Annotated[str, typer.Argument(help="an id of `profiles list`, or a GPU's alias")],
+    name: Annotated[
+        str, typer.Argument(help="an id of `profiles list`, a repo or another name of it")
+    ],
     *,
-    profiles: ProfilesOption = None,
-    as_json: JsonOption = False,
+    profiles: ProfilesOpt = None,
+    as_json: JsonOpt = False,
 ) -> None:
     """Show one profile with the source of each number."""
     from kimideploy.catalog.find import find_profile  # noqa: PLC0415
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
     from kimideploy.views import profiles as view  # noqa: PLC0415
-    from kimideploy.views.console import out  # noqa: PLC0415
+    from kimideploy.views.terminal import terminal  # noqa: PLC0415
 
     found = find_profile(load_catalog(user_overlays(profiles or ())), name)
-    plain: dict[str, Any] = view.plain(found)
     if as_json:
-        sys.stdout.write(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(view.as_json(found))
     else:
-        out.print(view.profile(plain))
+        sys.stdout.write(view.shown(found, terminal(sys.stdout)))
 
 
 @app.command(
@@ -82,7 +80,10 @@ def show(
 def check(
     folder: Annotated[Path | None, typer.Argument(help="a folder of your own profiles")] = None,
 ) -> None:
-    """Check profiles and everything they refer to."""
+    """Check profiles and everything they refer to.
+
+    Without a folder: the shipped ones and your own. Each fault is told as FILE:LINE:COLUMN.
+    """
     from kimideploy.catalog.load import check_catalog, user_overlays  # noqa: PLC0415
 
     overlays = user_overlays([folder] if folder is not None else [])
