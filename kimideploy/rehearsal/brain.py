@@ -139,7 +139,7 @@ def _thought(
     )
 
 
-def example(schema: Any, depth: int = 0) -> Any:
+def example(schema: Any, depth: int = 0) -> Any:  # noqa: C901, PLR0911  one case a kind
     """Return a value that is valid for a JSON schema of the usual kinds."""
     if not isinstance(schema, dict) or depth > _DEEPEST:
         return {} if depth == 0 else "x"
@@ -185,7 +185,7 @@ def _text(content: Any) -> str:
     return str(content or "")
 
 
-def _malformed(body: Any, mind: Mind) -> Problem | None:  # noqa: C901, PLR0911, PLR0912
+def _malformed(body: Any, mind: Mind) -> Problem | None:  # noqa: C901, PLR0911
     """Return the first thing that is wrong with the request, in the order vLLM finds them."""
     if not isinstance(body, dict):
         return _invalid("body", "Input should be a valid dictionary")
@@ -262,7 +262,8 @@ def _choice(choice: Any, tools: Any, mind: Mind) -> Problem | None:
     if automatic and mind.engine == "vllm" and not (mind.auto_tools and mind.tool_parser):
         return Problem(
             400,
-            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser'
+            " to be set",
         )
     return None
 

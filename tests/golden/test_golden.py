@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kimideploy.catalog.load import load_catalog
 
+from kimideploy.catalog.load import load_catalog
 from kimideploy.catalog.types import Catalog
 from kimideploy.planning.types import NoFit, Plan
 from tests.golden.cases import decision, folders, inputs, outputs

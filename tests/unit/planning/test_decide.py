@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kimideploy.catalog.load import load_catalog
 
+from kimideploy.catalog.load import load_catalog
 from kimideploy.errors import RequestError
 from kimideploy.facts.hardware import parse_hardware
 from kimideploy.planning.decide import decide

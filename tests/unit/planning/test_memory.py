@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kimideploy.catalog.load import load_catalog
 
+from kimideploy.catalog.load import load_catalog
 from kimideploy.planning.memory import (
     kv_bytes_per_token,
     other_weights,

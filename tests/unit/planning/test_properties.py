@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kimideploy.catalog.load import load_catalog
 
+from kimideploy.catalog.load import load_catalog
 from kimideploy.errors import RequestError
 from kimideploy.planning.decide import decide
 from kimideploy.planning.types import Decision, Inventory, Node, Plan, Request
