@@ -224,6 +224,14 @@ def dcp_is_sound(s: Subject) -> Refusal | None:
     return _claimed(claim, "dcp", "decode context parallelism", where)
 
 
+def expert_parallel_runs(s: Subject) -> Refusal | None:
+    """Expert parallelism must not be known to fail on this GPU."""
+    claim = s.generation.features.get("expert_parallel") if s.generation is not None else None
+    if not s.layout.ep or claim is None or s.generation is None:
+        return None
+    return _claimed(claim, "expert-parallel", "expert parallelism", s.generation.name)
+
+
 def draft_without_pp(s: Subject) -> Refusal | None:
     """EAGLE3 can't cross pipeline stages, and needs a draft model somebody trained."""
     if not s.request.draft:
@@ -305,6 +313,7 @@ RULES: tuple[Rule, ...] = (
     tp_inside_domain,
     aiter_heads,
     experts_divide,
+    expert_parallel_runs,
     draft_without_pp,
     dcp_is_sound,
     kv_dtype_runs,

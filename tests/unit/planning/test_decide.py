@@ -153,6 +153,7 @@ def test_four_48gb_cards_with_memory() -> None:
         ("1xRTX4090+384GiB", {"checkpoint": "gguf-ud-q4_k_xl"}, "ram"),
         ("4xRTX4090-48GB", {"engine": "ktransformers"}, "ram-unknown"),
         ("0+768GiB", {"engine": "vllm"}, "no-gpu"),
+        ("8xMI355X", {"checkpoint": "int4"}, "expert-parallel"),
     ],
 )
 def test_rule(hardware: str, request_: dict[str, object], rule: str) -> None:
