@@ -18,7 +18,7 @@ from typing import Any
 
 from kimideploy.rehearsal.tiny import write_tiny
 from tests.contract.cases import MODEL, Case
-from tests.judges import JUDGES
+from tests.judges import VLLM
 
 FLAGS = (
     "--served-model-name", MODEL, "--host", "127.0.0.1", "--trust-remote-code",
@@ -86,7 +86,8 @@ def real_vllm(folder: Path) -> Iterator[Endpoint]:
     """Run the real vLLM on a tiny checkpoint in *folder* until it answers."""
     write_tiny(folder / "tiny")
     port = free_port()
-    program = JUDGES["vllm"].build() / "bin" / "vllm"
+    VLLM.build(print)
+    program = VLLM.bin_dir / "vllm"
     words = [
         str(program), "serve", str(folder / "tiny"), *FLAGS, "--port", str(port),
         "--load-format", "dummy", "--tokenizer-mode", "hf",
