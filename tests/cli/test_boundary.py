@@ -172,6 +172,6 @@ def test_pipe_of_the_command_that_broke_is_a_bug() -> None:
     ("words", "expected"),
     [(["--json"], True), (["a", "--json", "--"], True), (["--", "--json"], False), ([], False)],
 )
-def test_json_is_asked_for_before_the_end_of_options(words: list[str], expected: bool) -> None:  # noqa: FBT001
+def test_json_is_asked_for_before_the_end_of_options(words: list[str], expected: bool) -> None:
     """What follows `--` is an argument, not a wish."""
     assert expected == wants_json(words)

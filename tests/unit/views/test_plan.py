@@ -148,7 +148,7 @@ def test_ascii_terminal_gets_ascii() -> None:
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_colour_is_asked_for(colour: bool) -> None:  # noqa: FBT001
+def test_colour_is_asked_for(colour: bool) -> None:
     """Colour codes are there if they are wanted, and the words are the same."""
     text = shown(PLAN, Terminal(width=80, colour=colour))
 
