@@ -35,7 +35,9 @@ _SAFE_LEVELS = 2_500
 _TAGS = "tag:yaml.org,2002:"
 _SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})", re.ASCII)
-_FLOAT = re.compile(r"[-+]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_FLOAT = re.compile(
+    r"[-+]?(0|[1-9][0-9]{0,39})(\.[0-9]{1,40}|(?=[eE]))([eE][-+]?[0-9]{1,3})?", re.ASCII
+)
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
 #: what begins a line of nested blocks: indentation and the signs of sequences and mappings
 _INDENT = re.compile(r"^[\s?:-]+", re.MULTILINE)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -110,12 +111,10 @@ def load_catalog(overlays: Sequence[Path] = ()) -> Catalog:
     files = [_read(place, path) for place, path in _found(overlays).items()]
     catalog = _build({file.place: file.value for file in files})
     home = shipped("profiles")
-    faults = list(shared_faults(catalog))
-    for file in files:
-        if not file.path.is_relative_to(home):
-            faults += own_faults(file.place, file.value)
-    if faults:
-        raise RequestError(_told(faults[0], files))
+    added = [file for file in files if not file.path.is_relative_to(home)]
+    faults = chain.from_iterable(own_faults(file.place, file.value) for file in added)
+    for fault in chain(faults, shared_faults(catalog)):
+        raise RequestError(_told(fault, files))
     return catalog
 
 
@@ -128,7 +127,7 @@ def check_catalog(overlays: Sequence[Path] = ()) -> int:
     wrong = [file.message for file in read if isinstance(file, RequestError)]
     files = [file for file in read if isinstance(file, ProfileFile)]
     faults = [fault for file in files for fault in own_faults(file.place, file.value)]
-    if not wrong:
+    if not wrong and not faults:
         faults += shared_faults(_build({file.place: file.value for file in files}))
     wrong += [_told(fault, files) for fault in faults]
     if wrong:
@@ -163,7 +162,7 @@ def profile_files(folder: Path) -> dict[str, Path]:
 def shape_of(place: str) -> type[Profile] | None:
     """Return the type a file at *place* must have."""
     folder, _, name = place.rpartition("/")
-    return SHAPES.get(f"{folder}/*.yaml" if folder and name else place)
+    return SHAPES.get(f"{folder}/*.yaml" if folder and name.endswith(".yaml") else place)
 
 
 def _found(overlays: Sequence[Path]) -> dict[str, Path]:

@@ -90,6 +90,8 @@ class Thinking(Profile, frozen=True, kw_only=True):
 
 
 class Sampling(Profile, frozen=True, kw_only=True):
+    """What the vendor samples the model with."""
+
     temperature: float
     top_p: float | None = None
     source: str
@@ -225,9 +227,12 @@ class Interconnect(Profile, frozen=True, kw_only=True):
 
 
 class Gpu(Profile, frozen=True, kw_only=True):
+    """One card, as engines see it."""
+
     id: str
     name: str
     generation: str
+    source: str
     sources: dict[str, Source]
     #: words of the --hardware grammar, compared without case and punctuation
     aliases: tuple[str, ...]
@@ -342,8 +347,11 @@ class LogFailure(Profile, frozen=True, kw_only=True):
 
 
 class Engine(Profile, frozen=True, kw_only=True):
+    """An inference server: its versions, words, memory and log."""
+
     id: EngineId
     name: str
+    source: str
     sources: dict[str, Source]
     #: the first words of the command
     command: tuple[str, ...]
