@@ -1,30 +1,51 @@
-"""Build the judges, or ask one: see the package."""
+"""Build the judges, ask one, find a real engine's programs, or record what vLLM answers."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
-from tests.judges import JUDGES
+from tests.judges import JUDGES, LLAMACPP, VLLM
+from tests.judges.record import record
+
+USAGE = """\
+python -m tests.judges build [NAME…]
+python -m tests.judges parse NAME -- ARGV…
+python -m tests.judges path vllm|llamacpp
+python -m tests.judges record"""
+LOGS = Path(__file__).resolve().parent / "logs"
+
+
+def say(line: str) -> None:
+    """Print one line of talk, at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(words: list[str]) -> int:
-    """Carry out `build [NAME…]`, `parse NAME -- ARGV…` or `path NAME`."""
+    """Return the exit code: 0 done or accepted, 1 refused, 2 not understood."""
     match words:
-        case ["build", *names]:
-            for name in names or list(JUDGES):
-                print(f"{name}: {JUDGES[name].build(print)}", flush=True)
+        case ["build", *names] if set(names) <= set(JUDGES):
+            for name in names or JUDGES:
+                JUDGES[name].build(say)
             return 0
-        case ["path", name]:
-            print(JUDGES[name].build(lambda text: print(text, file=sys.stderr)))
-            return 0
-        case ["parse", name, "--", *argv]:
+        case ["parse", name, "--", *argv] if name in JUDGES:
             parsed = JUDGES[name].parse(argv)
-            print(json.dumps(dataclasses.asdict(parsed), indent=2, default=str))
+            print(json.dumps(asdict(parsed), indent=1))
             return 0 if parsed.ok else 1
+        case ["path", "vllm"]:
+            print(VLLM.bin_dir)
+            return 0
+        case ["path", "llamacpp"]:
+            print(LLAMACPP.program.parent)
+            return 0
+        case ["record"]:
+            VLLM.build(say)
+            record(VLLM.bin_dir, LOGS, say)
+            return 0
         case _:
-            print(__doc__, file=sys.stderr)
+            print(USAGE, file=sys.stderr)
             return 2
 
 

@@ -168,7 +168,9 @@ CASES: tuple[Case, ...] = (
     asks("history without reasoning", chat(messages=history())),
     asks("history, content null", chat(messages=history(content=None))),
     asks("history, tool result with a foreign id", chat(messages=[*history(), RESULT])),
-    asks("content as parts", chat(messages=[{**USER, "content": [{"type": "text", "text": "hi"}]}])),
+    asks(
+        "content as parts", chat(messages=[{**USER, "content": [{"type": "text", "text": "hi"}]}])
+    ),
     asks("content with an image", chat(messages=[{**USER, "content": [IMAGE]}])),
     Case("chat by GET", "GET", CHAT),
     Case("unknown path", "GET", "/no/such/path"),
@@ -279,7 +281,7 @@ def scrub(text: str, places: Mapping[str, str]) -> str:
     """Return `text` with each key of `places` replaced by its word, longest first."""
     for place in sorted(places, key=len, reverse=True):
         text = text.replace(place, places[place])
-    text = re.sub(r"/tmp/(?!model)[\w./-]+", "/tmp/…", text)  # noqa: S108
+    text = re.sub(r"/tmp/(?!model)[\w./-]+", "/tmp/…", text)
     text = re.sub(r"(mq_connect_ip=)[\d.]+", r"\g<1>192.0.2.1", text)
     return text.replace(socket.gethostname(), "host")
 

@@ -1,123 +1,106 @@
-"""Answer argv lines with what the engine's own parser says; runs in the judge's environment.
-
-    worker.py vllm|sglang|ktransformers
-
-Each line on stdin is a JSON list of words after the command; each line on stdout is
-{"ok": …, "error": …, "values": …}. SGLang's ServerArgs can't be made without a GPU, so there
-the argument parser alone judges; vLLM also validates what was parsed.
-"""
+"""The loop of a worker: one JSON line in, one JSON line out, the engine's talk kept apart."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.abc
-import importlib.machinery
 import io
 import json
+import os
+import re
 import sys
-import types
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+Parse = Callable[[list[str]], Mapping[str, object]]
 
 
-class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Packages the kt fork imports on its way to the parser and that have no CPU build."""
+@dataclass(frozen=True)
+class Rules:
+    """What the loop asks of one engine: its parser, and which variables it knows."""
 
-    names = ("torchvision", "torchaudio", "sgl_kernel", "flashinfer")
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname.partition(".")[0] not in self.names:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-
-    def create_module(self, spec: Any) -> Any:
-        module = types.ModuleType(spec.name)
-        module.__path__ = []
-
-        def missing(name: str) -> Any:
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return _Anything()
-
-        module.__getattr__ = missing  # type: ignore[method-assign]
-        return module
-
-    def exec_module(self, module: Any) -> None:
-        pass
+    parse: Parse
+    unknown_variables: Callable[[Mapping[str, str]], Sequence[str]]
 
 
-class _Anything:
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        return _Anything()
-
-    def __getattr__(self, name: str) -> Any:
-        return _Anything()
-
-    def __mro_entries__(self, bases: Any) -> tuple[()]:
-        return ()
+@contextlib.contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Add `changes` to the environment; it is as before afterwards."""
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def parser(engine: str) -> tuple[argparse.ArgumentParser, Any]:
-    """Return the engine's parser, and what validates its result."""
-    if engine == "vllm":
-        from vllm.entrypoints.launchers.cli_args import (
-            make_arg_parser,
-            validate_parsed_serve_args,
-        )
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-        made = make_arg_parser(FlexibleArgumentParser(prog="vllm serve"))
-        return made, validate_parsed_serve_args
-    if engine == "ktransformers":
-        sys.meta_path.insert(0, _StandIns())
-    from sglang.srt.server_args import ServerArgs
-
-    made = argparse.ArgumentParser(prog="launch_server.py")
-    ServerArgs.add_cli_args(made)
-    return made, None
+def plain(value: object) -> object:
+    """Return `value` as JSON can hold it; what it cannot becomes its text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return str(value)
 
 
-def flags(made: argparse.ArgumentParser) -> list[str]:
-    """Return each flag's spellings and how many values it takes, one a line."""
-    lines = []
-    for action in made._actions:
-        if not action.option_strings:
-            continue
-        arity = {None: "1", "?": "?", "*": "*", "+": "*", 0: "0"}.get(action.nargs, "*")  # type: ignore[call-overload]
-        if isinstance(action, argparse.BooleanOptionalAction):
-            arity = "0"
-        lines.append(f"{','.join(action.option_strings)} {arity}")
-    return sorted(lines)
-
-
-def main() -> None:
-    answers = sys.stdout
-    sys.stdout = sys.stderr
-    made, validate = parser(sys.argv[1])
-    for line in sys.stdin:
-        asked = json.loads(line)
-        noise = io.StringIO()
-        answer: dict[str, Any] = {"ok": True, "error": None, "values": {}}
+def judge(rules: Rules, argv: list[str], env: Mapping[str, str]) -> dict[str, object]:
+    """Return the verdict on one argv; whatever the engine does, an answer comes."""
+    said = io.StringIO()
+    error: str | None = None
+    values: Mapping[str, object] = {}
+    with (
+        environment(env),
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(said),
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.simplefilter("always")
         try:
-            if asked == "flags":
-                answer["values"] = {"flags": flags(made)}
-            else:
-                with contextlib.redirect_stderr(noise):
-                    parsed = made.parse_args(asked)
-                    if validate is not None:
-                        validate(parsed)
-                values = json.dumps(vars(parsed), default=str)
-                answer["values"] = json.loads(values)
-        except SystemExit:
-            answer |= {"ok": False, "error": noise.getvalue().strip()[-600:]}
-        except Exception as error:
-            answer |= {"ok": False, "error": f"{type(error).__name__}: {error}"[:600]}
-        answers.write(json.dumps(answer) + "\n")
+            values = rules.parse(argv)
+        except SystemExit as ended:
+            # A parser that ends by itself has refused, or shown its help instead of serving.
+            error = refusal(said.getvalue()) or f"the parser ended with {ended.code}"
+        except Exception as failure:  # noqa: BLE001 - whatever the engine raises is its verdict
+            error = f"{type(failure).__name__}: {failure}"
+    unknown = rules.unknown_variables(env)
+    if error is None and unknown:
+        error = f"unknown environment variables: {', '.join(unknown)}"
+    heard = [str(one.message) for one in warned]
+    heard += [line for line in clean(said.getvalue()).splitlines() if "deprecat" in line.lower()]
+    return {
+        "ok": error is None,
+        "error": error,
+        "values": {key: plain(value) for key, value in values.items()} if error is None else {},
+        "warnings": heard if error is None else [],
+    }
+
+
+def clean(text: str) -> str:
+    """Return `text` without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def refusal(said: str) -> str:
+    """Return the message of an argparse error, without the usage that comes before it."""
+    found = re.search(r"^.*?: error: (.*)", clean(said), re.MULTILINE | re.DOTALL)
+    return found.group(1).strip() if found else ""
+
+
+def answer(rules: Rules) -> None:
+    """Answer lines until standard input ends. The engine's own prints go to standard error."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin:
+        question = json.loads(line)
+        verdict = judge(rules, question["argv"], question["env"])
+        answers.write(json.dumps(verdict) + "\n")
         answers.flush()
 
 
-if __name__ == "__main__":
-    main()
+def namespace(parsed: argparse.Namespace) -> dict[str, object]:
+    """Return what was parsed, by name."""
+    return dict(vars(parsed))
