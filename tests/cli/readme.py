@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
-_BLOCK = re.compile(r"<!-- output: (?P<command>[^\n]+?) -->\n```text\n(?P<text>.*?)```\n", re.DOTALL)
+_BLOCK = re.compile(
+    r"<!-- output: (?P<command>[^\n]+?) -->\n```text\n(?P<text>.*?)```\n", re.DOTALL
+)
 _PORT = "8000"
 
 
