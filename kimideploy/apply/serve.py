@@ -29,6 +29,7 @@ from kimideploy.apply.events import (
 from kimideploy.apply.follow import Lines, Story
 from kimideploy.apply.interrupts import Interrupts, interrupts
 from kimideploy.apply.job import Job, environment, key
+from kimideploy.apply.look import look, look_at_port
 from kimideploy.apply.process import Process, start
 from kimideploy.apply.ready import Standing, standing
 from kimideploy.conformance.client import Client
@@ -86,10 +87,10 @@ def serve(job: Job, tell: Tell, *, clock: Clock | None = None) -> Verdict:
 
 def _preflight(job: Job) -> tuple[Checked, ...]:
     if job.rehearsal == "stand-in":
-        port = preflight.look_at_port(job.launch.host, job.launch.port)
+        port = look_at_port(job.launch.host, job.launch.port)
         return preflight.rehearsed(job.launch, port)
     host = inspect_local(venvs=[job.venv] if job.venv is not None else [])
-    seen = preflight.look(job.site, job.launch, host, job.path)
+    seen = look(job.site, job.launch, host, job.path)
     checks = preflight.judge(job.site, job.launch, seen)
     return preflight.without_weights(checks) if job.rehearsal is not None else checks
 

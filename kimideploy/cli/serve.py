@@ -22,7 +22,7 @@ EXAMPLES = [
     "kimideploy serve --rehearse --once",
     "kimideploy serve --rehearse --hardware 2x8xH100-80GB --dry-run",
     "kimideploy serve --model-path /srv/models/Kimi-K2.7-Code --venv ~/vllm",
-    "kimideploy plan --json > plan.json && kimideploy serve --plan plan.json --venv ~/vllm",
+    "kimideploy plan --json | kimideploy serve --plan - --venv ~/vllm",
     "kimideploy serve --rehearse=vllm --venv ~/vllm-cpu --once",
 ]
 #: what is rehearsed where nobody names a machine and this one can't serve the model

@@ -74,3 +74,20 @@ def is_alive(pid: int) -> bool:
 def cli(*words: str, **env: str) -> tuple[list[str], dict[str, str]]:
     """Return argv and environment that run the command line of this checkout."""
     return [sys.executable, "-m", "kimideploy", *words], {**os.environ, "NO_COLOR": "1", **env}
+
+
+def descendants(pid: int) -> list[int]:
+    """Return every process that *pid* or a child of it has started."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(words[1]), []).append(int(path.parent.name))
+    found, pending = [], [pid]
+    while pending:
+        below = children.get(pending.pop(), [])
+        found += below
+        pending += below
+    return found

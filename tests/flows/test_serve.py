@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kimideploy.apply.events import (
@@ -21,10 +23,11 @@ from kimideploy.apply.events import (
     Started,
     Stopped,
 )
-from kimideploy.apply.job import Job, job
+from kimideploy.apply.job import Job, job, steps
 from kimideploy.apply.serve import serve
 from kimideploy.conformance.verdict import Verdict
 from kimideploy.errors import BusyError, EngineError, KimiError, MachineError, WeightsError
+from kimideploy.planning.types import Secret
 from tests.flows import place
 from tests.unit.engines.plans import CATALOG
 
@@ -223,6 +226,35 @@ def test_a_denied_version_is_read_without_running_it(
 
     assert isinstance(error, MachineError)
     assert "0.22.0 must not be used here" in str(error)
+    assert [] == _of(events, Started)
+
+
+def test_a_key_reaches_the_engine_and_nothing_else(
+    ready: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Read from its file for the engine's environment; no event, argv or dry run shows it."""
+    poison = "s3cr3t-0123456789"
+    (tmp_path / "api.key").write_text(f"{poison}\n", encoding="utf-8")
+    secret = Secret(variable="VLLM_API_KEY", file=str(tmp_path / "api.key"))
+    launch = msgspec.structs.replace(ready.launch, secrets=(secret,))
+    what = replace(ready, launch=launch)
+
+    events, verdict = _serve(what, monkeypatch, "fine")
+
+    assert isinstance(verdict, Verdict)
+    assert "key s3cr" in ready.log.read_text(encoding="utf-8")
+    shown = [msgspec.json.encode(event).decode() for event in events] + steps(what)
+    assert [] == [text for text in shown if poison in text]
+
+
+def test_a_key_that_is_not_there_is_said(ready: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started."""
+    secret = Secret(variable="VLLM_API_KEY", file="/nowhere/api.key")
+    launch = msgspec.structs.replace(ready.launch, secrets=(secret,))
+
+    events, error = _serve(replace(ready, launch=launch), monkeypatch, "fine")
+
+    assert isinstance(error, MachineError)
     assert [] == _of(events, Started)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kimideploy.apply import preflight
-from kimideploy.apply.preflight import Folder, Port, Seen
+from kimideploy.apply import look, preflight
+from kimideploy.apply.look import Folder, Port, Seen
 from kimideploy.engines import complete
 from kimideploy.engines.site import Site, sites
 from kimideploy.errors import BusyError, KimiError, MachineError, RequestError, WeightsError
@@ -133,7 +133,7 @@ def test_a_real_folder_is_looked_at(tmp_path: Path) -> None:
     whole = shard.stat().st_size
     shard.write_bytes(shard.read_bytes()[:-1])
 
-    found = preflight.look_at_folder(folder)
+    found = look.look_at_folder(folder)
 
     assert found.exists
     assert (shard.name, whole) in found.promised.items()
@@ -149,7 +149,7 @@ def test_an_index_that_is_none_is_no_crash(tmp_path: Path, text: str) -> None:
     """Anything may lie under that name."""
     (tmp_path / INDEX).write_text(text, encoding="utf-8")
 
-    assert INDEX in str(preflight.look_at_folder(tmp_path).broken_index)
+    assert INDEX in str(look.look_at_folder(tmp_path).broken_index)
 
 
 def test_shards_that_are_none_promise_nothing(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_shards_that_are_none_promise_nothing(tmp_path: Path) -> None:
     for number, data in enumerate([b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]"]):
         (tmp_path / f"{number}.safetensors").write_bytes(data)
 
-    assert {} == preflight.look_at_folder(tmp_path).promised
+    assert {} == look.look_at_folder(tmp_path).promised
 
 
 def test_a_link_is_followed_and_a_broken_one_is_missing(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_link_is_followed_and_a_broken_one_is_missing(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to(tmp_path / "blob")
     (tmp_path / INDEX).symlink_to(tmp_path / "nowhere")
 
-    found = preflight.look_at_folder(tmp_path)
+    found = look.look_at_folder(tmp_path)
 
     assert 5 == found.sizes["config.json"]
     assert INDEX not in found.sizes
@@ -179,7 +179,7 @@ def test_a_free_port_is_free() -> None:
     """Nothing listens, and looking does not keep it."""
     port = place.free_port()
 
-    assert [FREE, FREE] == [preflight.look_at_port("127.0.0.1", port) for _ in range(2)]
+    assert [FREE, FREE] == [look.look_at_port("127.0.0.1", port) for _ in range(2)]
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
@@ -187,7 +187,7 @@ def test_a_free_port_is_free() -> None:
 def test_a_taken_port_names_who_listens(address: str) -> None:
     """A listener on all addresses holds loopback too."""
     with socket.create_server((address, 0)) as server:
-        found = preflight.look_at_port("127.0.0.1", server.getsockname()[1])
+        found = look.look_at_port("127.0.0.1", server.getsockname()[1])
 
     assert "taken" == found.state
     assert f"(pid {os.getpid()})" in str(found.holder)
@@ -195,7 +195,7 @@ def test_a_taken_port_names_who_listens(address: str) -> None:
 
 def test_an_address_of_another_machine_is_forbidden() -> None:
     """Only this machine's addresses can be listened on."""
-    assert "forbidden" == preflight.look_at_port("192.0.2.1", place.free_port()).state
+    assert "forbidden" == look.look_at_port("192.0.2.1", place.free_port()).state
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_the_version_is_read_from_the_engines_own_environment(tmp_path: Path) ->
     mine = place.environment(tmp_path / "mine")
     site, launch = _site(port=place.free_port())
 
-    seen = preflight.look(site, launch, inspect_local(venvs=[other, mine]), f"{mine}/bin")
+    seen = look.look(site, launch, inspect_local(venvs=[other, mine]), f"{mine}/bin")
 
     assert (f"{mine}/bin/vllm", "0.32.0") == (seen.executable, seen.version)
 
