@@ -40,5 +40,10 @@ def _starting(incomplete: str, names: object) -> list[str]:
 
 def _catalog() -> Catalog:
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+    from kimideploy.errors import KimiError  # noqa: PLC0415
 
-    return load_catalog(user_overlays())
+    try:
+        return load_catalog(user_overlays())
+    except KimiError:
+        # Why: nobody wants to read about a broken profile in the middle of a word.
+        return load_catalog()

@@ -62,11 +62,9 @@ RamOpt = Annotated[
     ),
 ]
 CoresOpt = Annotated[
-    int | None, typer.Option("--cores", metavar="N", min=1, help="physical cores of each node")
+    int | None, typer.Option("--cores", metavar="N", help="physical cores of each node")
 ]
-NumaOpt = Annotated[
-    int | None, typer.Option("--numa", metavar="N", min=1, help="NUMA nodes of each node")
-]
+NumaOpt = Annotated[int | None, typer.Option("--numa", metavar="N", help="NUMA nodes of each node")]
 DiskOpt = Annotated[
     int | None,
     typer.Option(
@@ -126,7 +124,6 @@ ConcurrencyOpt = Annotated[
     typer.Option(
         "--concurrency",
         metavar="N",
-        min=1,
         help="requests of full length that must fit at once  [default: 1]",
     ),
 ]

@@ -17,7 +17,7 @@ from kimideploy.cli.options import JsonOpt, PlanOptions, takes
 from kimideploy.engines import complete
 from kimideploy.engines.site import LOOPBACK
 from kimideploy.errors import RequestError
-from kimideploy.facts.hardware import parse_hardware
+from kimideploy.facts.hardware import MOST_RAM, parse_hardware
 from kimideploy.planning.decide import decide
 from kimideploy.planning.inventory import inventory_from_facts, inventory_from_hardware
 from kimideploy.planning.types import Decision, Inventory, NoFit, Plan, Request, encode
@@ -29,7 +29,8 @@ EXAMPLES = [
     "kimideploy plan --facts node0.json --facts node1.json --context 128k",
     "kimideploy plan --hardware 8xH200 --json > plan.json",
 ]
-_SIZES = ("ram", "cores", "numa", "disk")
+#: what describes the machine of --hardware, and the most that a real node has of it
+_SIZES = {"ram": MOST_RAM, "cores": 1 << 16, "numa": 1 << 10, "disk": 1 << 60}
 
 
 @takes(PlanOptions)
@@ -122,6 +123,10 @@ def _inventory(config: Config, catalog: Catalog) -> Inventory:
     if config.hardware is not None and config.facts:
         raise RequestError("--hardware and --facts both name the machine; give one of them")
     if config.hardware is not None:
+        for size, most in _SIZES.items():
+            value = getattr(config, size)
+            if value is not None and not 1 <= value <= most:
+                raise RequestError(f"--{size} {value} is nothing that a real machine has")
         return inventory_from_hardware(
             parse_hardware(config.hardware),
             catalog,

@@ -77,11 +77,13 @@ def _free_port() -> str:
 
 
 def main() -> None:
-    """Write every block anew."""
+    """Write every block anew that says something else."""
     text = README.read_text(encoding="utf-8")
     for block in blocks():
         head = f"<!-- output: {block.command} -->\n```text\n"
-        text = text.replace(f"{head}{block.text}```", f"{head}{output(block.command)}```")
+        fresh = output(block.command)
+        if lasting(fresh) != lasting(block.text):
+            text = text.replace(f"{head}{block.text}```", f"{head}{fresh}```")
     README.write_text(text, encoding="utf-8")
 
 

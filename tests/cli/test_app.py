@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,6 +147,26 @@ def test_shell_completion(words: str, expected: str) -> None:
     )
 
     assert expected in found.stdout.split()
+
+
+def test_completion_with_a_broken_profile(tmp_path: Path) -> None:
+    """A profile of the user's own that can't be read does not disturb their typing."""
+    own = tmp_path / "XDG_CONFIG_HOME" / "kimideploy" / "profiles" / "gpus"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("id: [", encoding="utf-8")
+
+    found = spawn(
+        env={
+            **os.environ,
+            "_KIMIDEPLOY_COMPLETE": "complete_bash",
+            "COMP_WORDS": "kimideploy plan --tier int4-h",
+            "COMP_CWORD": "3",
+        }
+    )
+
+    assert "int4-h200" in found.stdout.split()
+    assert "" == found.stderr
+    assert "mine.yaml:" in run("plan", "--hardware", "8xH200").stderr
 
 
 def test_completion_script() -> None:
