@@ -63,6 +63,7 @@ class Story:
     progress: Progress | None = None
     moved: int = 0
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
+    _last: str | None = None
     _failure: int | None = None
     _since: tuple[float, int] | None = None
     _kinds: deque[str] = field(default_factory=lambda: deque(maxlen=_KINDS))
@@ -87,8 +88,12 @@ class Story:
 
     def read(self, line: str, now: float) -> Progress | None:
         """Take *line* in, whole, at *now*; return the progress it shows, if any."""
-        self.tail.append(line)
         kind = _DIGITS.sub("0", line)
+        if self.tail and kind == self._last:
+            # Why: a bar that is redrawn would push out what came before it.
+            self.tail.pop()
+        self.tail.append(line)
+        self._last = kind
         if kind not in self._kinds:
             self._kinds.append(kind)
             self.moved += 1

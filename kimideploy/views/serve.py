@@ -96,10 +96,8 @@ class _Plain:
                 self.planned(event)
             case Serving():
                 self.serving(event)
-            case Died(lines=lines, log=log):
-                self.err.print(Text(f"the last lines of {log}:"))
-                for line in lines:
-                    self.err.print(Text(f"  {line}"), soft_wrap=True)
+            case Died():
+                self.died(event)
             case Said():
                 pass
             case _:
@@ -123,6 +121,15 @@ class _Plain:
         if event.rehearsal is not None:
             self.err.print(Text(_REHEARSAL[event.rehearsal], style="cyan"))
         self.err.print()
+
+    def died(self, event: Died) -> None:
+        """Show the last lines of the log, and where more is told; the error says the rest."""
+        self.err.print(Text(f"\nthe last lines of {event.log}:\n"), soft_wrap=True)
+        for line in event.lines:
+            self.err.print(Text(f"    {line}"), soft_wrap=True)
+        self.err.print()
+        if event.link is not None:
+            self.show(_Row("·", "dim", "known", event.link))
 
     def progress(self, event: Progress) -> None:
         """Show how far the stage is, unless that was shown just now."""

@@ -159,10 +159,19 @@ def test_only_the_last_lines_are_kept() -> None:
     """A log of any length takes the same memory."""
     story = Story(PATTERNS)
 
-    _read(story, *(f"line {n}" for n in range(10 * TAIL)))
+    _read(story, *(f"line {'x' * n}" for n in range(10 * TAIL)))
 
     assert TAIL == len(story.tail)
-    assert f"line {10 * TAIL - 1}" == story.tail[-1]
+    assert f"line {'x' * (10 * TAIL - 1)}" == story.tail[-1]
+
+
+def test_a_redrawn_bar_leaves_one_line() -> None:
+    """What came before the bar is still there when the engine dies."""
+    story = Story(PATTERNS)
+
+    _read(story, "the reason", *(f"shards: x {n}/99" for n in range(99)), "the end")
+
+    assert ["the reason", "shards: x 98/99", "the end"] == list(story.tail)
 
 
 def test_shards_of_vllm_are_understood() -> None:
