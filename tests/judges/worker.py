@@ -101,6 +101,16 @@ def answer(rules: Rules) -> None:
         answers.flush()
 
 
+def abbreviated(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Warn of each option that is only the beginning of one: the next release may have two."""
+    known = parser._option_string_actions
+    for word in argv:
+        name = word.partition("=")[0]
+        whole = name.partition(".")[0].replace("_", "-")
+        if word.startswith("--") and name not in known and whole not in known:
+            warnings.warn(f"{name} abbreviates an option", stacklevel=1)
+
+
 def namespace(parsed: argparse.Namespace) -> dict[str, object]:
     """Return what was parsed, by name."""
     return dict(vars(parsed))

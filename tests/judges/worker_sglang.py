@@ -1,7 +1,7 @@
 """Runs with SGLang, or its KTransformers fork, on the path: parses as the launch command does.
 
-The argument parser and the raw `ServerArgs` made from it, nothing more: what SGLang calls
-resolution reads the checkpoint and asks the GPU.
+The argument parser and nothing more: what SGLang does with the namespace next, its resolution,
+reads the checkpoint and asks the GPU, and the fork's `ServerArgs` can't even be made without one.
 
 The fork imports torchvision for pictures it never shows here; a stub stands in for that module
 alone, and only after transformers has learnt that the real one is missing.
@@ -21,7 +21,7 @@ from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
-from tests.judges.worker import Rules, answer, namespace
+from tests.judges.worker import Rules, abbreviated, answer, namespace
 
 
 class Anything(types.ModuleType):
@@ -72,7 +72,9 @@ server_args.ServerArgs.add_cli_args(parser)
 
 def parse(argv: list[str]) -> Mapping[str, object]:
     """Return the namespace; raise or exit as the engine does when it refuses."""
-    return namespace(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    abbreviated(parser, argv)
+    return namespace(args)
 
 
 @lru_cache(maxsize=1)

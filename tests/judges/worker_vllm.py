@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from tests.judges.worker import Rules, answer, namespace
+from tests.judges.worker import Rules, abbreviated, answer, namespace
 
 cli_args = import_module("vllm.entrypoints.launchers.cli_args")
 engine_args = import_module("vllm.engine.arg_utils")
@@ -57,6 +57,7 @@ def parse(argv: list[str]) -> Mapping[str, object]:
     unknown = set(draft) - DRAFT_FIELDS
     if unknown:
         raise ValueError(f"--speculative-config: unknown keys {', '.join(sorted(unknown))}")
+    abbreviated(parser, argv)
     return namespace(args)
 
 
