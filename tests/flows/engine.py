@@ -83,6 +83,13 @@ class Routes(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def worker() -> None:
+    """Start a worker, and go on when it is deaf and in a session of its own."""
+    words = [sys.executable, "-c", _WORKER]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True).stdout as said:  # type: ignore[union-attr]
+        print(said.readline(), end="", flush=True)
+
+
 def main() -> None:
     """Load as vLLM does, then serve, or end as the mode wants it."""
     print("INFO 11-23 12:00:00 [api_server.py:1] vLLM API server version 0.32.0", flush=True)
@@ -96,15 +103,13 @@ def main() -> None:
         sys.exit("RuntimeError: Engine core initialization failed")
     if MODE == "exits-0":
         sys.exit(0)
-    if MODE in ("hangs", "worker-left"):
-        with subprocess.Popen([sys.executable, "-c", _WORKER]) as worker:
-            while MODE == "hangs":
-                time.sleep(0.01)
-                print("INFO waiting for 1 core engine to start", flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-            worker.wait()
-    if MODE == "worker":
-        subprocess.Popen([sys.executable, "-c", _WORKER])
+    while MODE == "hangs":
+        time.sleep(0.01)
+        print("INFO waiting for 1 core engine to start", flush=True)
+    if MODE.startswith("worker"):
+        worker()
+    if MODE == "worker-left":
+        os.kill(os.getpid(), signal.SIGKILL)
     server = ThreadingHTTPServer((value("--host"), int(value("--port"))), Routes)
     print("INFO:     Application startup complete.", flush=True)
     server.serve_forever()
