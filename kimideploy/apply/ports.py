@@ -10,11 +10,16 @@ _LISTEN = "0A"  # include/net/tcp_states.h
 
 def holder(port: int) -> str | None:
     """Return "PROGRAM (pid N)" for what listens on *port*; None if it can't be told."""
+    return next((program(pid) for pid in sorted(holders(port))), None)
+
+
+def holders(port: int) -> frozenset[int]:
+    """Return the pids of what listens on *port*; none where that can't be told."""
     sockets = _sockets(port)
     if not sockets:
-        return None
+        return frozenset()
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-    return next((_program(pid) for pid in sorted(pids) if _held(pid) & sockets), None)
+    return frozenset(pid for pid in pids if _held(pid) & sockets)
 
 
 def _held(pid: int) -> set[str]:
@@ -42,7 +47,7 @@ def _sockets(port: int) -> set[str]:
     return found
 
 
-def _program(pid: int) -> str:
+def program(pid: int) -> str:
     """The program's short name and pid; its arguments may hold what is nobody's business."""
     try:
         text = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()

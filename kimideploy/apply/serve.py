@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal, NoReturn
 
@@ -30,13 +30,14 @@ from kimideploy.apply.follow import Lines, Story
 from kimideploy.apply.interrupts import Interrupts, interrupts
 from kimideploy.apply.job import Job, environment, key
 from kimideploy.apply.look import look, look_at_port
+from kimideploy.apply.ports import holders, program
 from kimideploy.apply.process import Process, start
 from kimideploy.apply.ready import Standing, standing
 from kimideploy.conformance.client import Client
 from kimideploy.conformance.run import run_smoke
 from kimideploy.conformance.snippet import snippet
 from kimideploy.conformance.verdict import Verdict
-from kimideploy.errors import EngineError
+from kimideploy.errors import BusyError, EngineError, MachineError
 from kimideploy.facts.local import inspect_local
 
 Tell = Callable[[Event], None]
@@ -71,7 +72,7 @@ def serve(job: Job, tell: Tell, *, clock: Clock | None = None) -> Verdict:
     if refusal is not None:
         raise refusal
     env, secret = environment(job, os.environ), key(job)
-    with interrupts() as caught:
+    with interrupts() as caught, _claimed(job):
         _rotate(job.log)
         process = start(job.argv, env, job.log)
         try:
@@ -202,6 +203,7 @@ class _Watch:
                 found = standing(client, health=engine.health, models=engine.ready, model=model)
                 asked = self._clock.now() + _ASK
             if found.state == "ready":
+                self._is_ours()
                 return
             if found.state == "wrong":
                 self._fail(f"answers, but {found.said}")
@@ -211,6 +213,20 @@ class _Watch:
                     f" {found.said}"
                 )
             self._clock.sleep(_TICK)
+
+    def _is_ours(self) -> None:
+        """Raise BusyError if what answers is known to be none of the engine's processes.
+
+        A load takes long, and something else may have taken the port in the meantime.
+        """
+        port, ours = self._job.launch.port, set(self._process.alive())
+        others = holders(port) - ours
+        if others and not holders(port) & ours:
+            raise BusyError(
+                f"port {port} is answered by {program(min(others))}, not by the engine that was"
+                " started",
+                hint="--port with one that nothing else takes",
+            )
 
     def _fail(self, how: str, status: int | None = None) -> NoReturn:
         story, engine = self._story, self._job.site.engine
@@ -250,6 +266,29 @@ def _end(process: Process, tell: Tell, clock: Clock, caught: Interrupts) -> None
     killed, left = process.end(clock, hurry=lambda: caught.count > asked)
     with suppress(OSError):
         tell(Stopped(killed=killed, left=left))
+
+
+@contextmanager
+def _claimed(job: Job) -> Iterator[None]:
+    """Hold the log's lock; BusyError if another serve has it. It dies with its owner.
+
+    An engine opens its port only when it has loaded, so a free port says nothing before that.
+    """
+    try:
+        import fcntl  # noqa: PLC0415
+    except ImportError as error:
+        raise MachineError("serve needs Linux or macOS; plan and render run here") from error
+    path = job.log.with_name(f"{job.log.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BusyError(
+                f"another kimideploy serves or loads with the log {job.log}",
+                hint="--port and --log with others of your own, or end that one",
+            ) from error
+        yield
 
 
 def _rotate(log: Path) -> None:
