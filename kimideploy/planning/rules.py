@@ -75,7 +75,7 @@ def checkpoint_exists(s: Subject) -> Refusal | None:
         "no-checkpoint",
         f"{reason}; it would be {size / 1e12:.2f} TB of weights, {gpus} × {s.gpu.name} by memory"
         f" alone{layout} (TP divides {s.architecture.heads} heads){following}",
-        way_out="the INT4 checkpoint is what Moonshot trained and ships: leave --tier out",
+        way_out="--checkpoint int4, which is what Moonshot trained and ships",
         need=size,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -13,7 +13,10 @@ from kimideploy.planning.inventory import Group, groups
 from kimideploy.planning.offload import fit_gguf, fit_hybrid
 from kimideploy.planning.rules import Refusal, refuse
 from kimideploy.planning.subject import Subject
-from kimideploy.planning.types import Candidate, Fit, Inventory, Rejection, Request
+from kimideploy.planning.types import Candidate, Fit, Inventory, Layout, Rejection, Request
+
+#: numbers of nodes a way out may name; PP over 2, 3 and 4 is reported, 8 is the rules' limit
+_MORE_NODES = (2, 3, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +129,24 @@ def _memory(subject: Subject, fit: Fit) -> Refusal | None:
 
 
 def _more_gpus(subject: Subject) -> str | None:
-    layout = subject.layout
-    if layout.tp < subject.node.gpus and layout.dp == 1:
-        return f"TP{layout.tp * 2}"
-    if subject.engine.multi_node:
-        return f"{subject.nodes * 2} nodes: TP{subject.node.gpus}×PP{subject.nodes * 2}"
+    """Return the least larger layout that holds the weights and a cache, if there is one."""
+    node = subject.node
+    if subject.engine.id in ("ktransformers", "llamacpp") or subject.layout.dp > 1:
+        return None
+    for power in range(7):
+        tp = 2**power
+        if subject.layout.tp < tp <= node.gpus and _serves(subject, 1, Layout(tp=tp)):
+            return f"TP{tp}"
+    for nodes in _MORE_NODES:
+        layout = Layout(tp=node.gpus, pp=nodes)
+        if nodes > subject.nodes and _serves(subject, nodes, layout):
+            return f"{nodes} nodes: {layout}"
     return None
+
+
+def _serves(subject: Subject, nodes: int, layout: Layout) -> bool:
+    changed = replace(subject, nodes=nodes, layout=layout)
+    return refuse(changed) is None and fit_on_gpus(changed).verdict != "no"
 
 
 def _gib_up(size: int) -> int:

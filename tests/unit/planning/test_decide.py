@@ -174,6 +174,15 @@ def test_every_rejection_has_numbers_or_words() -> None:
                 assert rejection.need > rejection.have
 
 
+def test_a_rejection_names_no_false_way_out() -> None:
+    """More GPUs are named only where they would hold the weights."""
+    small = planned("1xRTX4090+384GiB")
+    large = planned("8xH200", checkpoint="int4", engine="vllm")
+
+    assert not [r for r in small.rejected if r.way_out and "nodes" in r.way_out]
+    assert {r.way_out for r in large.rejected if r.rule == "weights"} == {"TP8"}
+
+
 def test_same_input_same_bytes() -> None:
     """A decision is a function of its arguments, to the byte."""
     assert encode(planned("8xH200")) == encode(planned("8xH200"))
