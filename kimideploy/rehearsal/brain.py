@@ -1,84 +1,44 @@
 """What the stand-in answers: a function from a request to a reply, or to a problem.
 
-Limits, messages and status codes are those of vLLM 0.32.0, where it was asked the same
-(tests/contract); how SGLang and llama-server word a refusal is unproved.
+It thinks, always; it calls the tool it is offered, and answers in words once the tool has. Equal
+requests have equal answers. Stop words, log probabilities and response formats are taken and have
+no effect; images are taken and not looked at.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from kimideploy.rehearsal.refuse import most_tokens, refused, too_long
+from kimideploy.rehearsal.schema import arguments
+from kimideploy.rehearsal.types import Call, Mind, Problem, Reply
 
 #: a made-up measure: four characters a token, and the template's own share
 _CHARACTERS, _TEMPLATE = 4, 8
-_DEEPEST = 40
-_CHOICES = ("none", "auto", "required")
-
-
-@dataclass(frozen=True, slots=True)
-class Mind:
-    """What the argv decided about answers."""
-
-    engine: str
-    model: str
-    root: str
-    context: int
-    #: the engine splits reasoning from content; without the parser `<think>` stays in it
-    reasoning_parser: bool
-    tool_parser: bool
-    auto_tools: bool
-    strict_thinking: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One tool call; `arguments` is JSON text."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the model says; counts are tokens."""
-
-    reasoning: str
-    content: str | None
-    calls: tuple[Call, ...]
-    finish: str
-    prompt_tokens: int
-    reasoning_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A refusal: HTTP status, words, kind, and the field it is about."""
-
-    status: int
-    message: str
-    kind: str = "BadRequestError"
-    param: str | None = None
+_QUOTED = 200
 
 
 def answer(body: Any, mind: Mind) -> Reply | Problem:
     """Return what the engine answers to the chat completion request *body*."""
-    problem = _malformed(body, mind)
+    problem = refused(body, mind)
     if problem is not None:
         return problem
     messages: list[Mapping[str, Any]] = body["messages"]
     tools: list[Mapping[str, Any]] = body.get("tools") or []
-    prompt = tokens(json.dumps([messages, tools], ensure_ascii=False)) + _TEMPLATE
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    problem = _too_long(prompt, limit, mind)
+    try:
+        prompt = tokens(json.dumps([messages, tools], ensure_ascii=False)) + _TEMPLATE
+    except RecursionError:
+        return Problem(400, "the request is nested too deeply")
+    limit = most_tokens(body)
+    problem = too_long(prompt, limit, mind)
     if problem is not None:
         return problem
-    most = limit if limit is not None else mind.context - prompt
+    room = mind.context - prompt
+    most = room if limit is None else min(limit, room)
     reasoning, content, calls = _thought(messages, tools, body.get("tool_choice"), mind)
-    return _cut(reasoning, content, calls, prompt=prompt, most=most)
+    return _cut(body, mind, reasoning, content, calls, prompt=prompt, most=most)
 
 
 def tokens(text: str) -> int:
@@ -87,49 +47,85 @@ def tokens(text: str) -> int:
 
 
 def _cut(
-    reasoning: str, content: str | None, calls: tuple[Call, ...], *, prompt: int, most: int
+    body: Mapping[str, Any],
+    mind: Mind,
+    reasoning: str,
+    content: str | None,
+    calls: tuple[Call, ...],
+    *,
+    prompt: int,
+    most: int,
 ) -> Reply:
     """End the reply where *most* tokens are used up, thinking first."""
+    choice = body.get("tool_choice")
     thought = tokens(reasoning)
     said = tokens(content or "") + sum(tokens(call.arguments) for call in calls)
-    if thought >= most:
-        return Reply(reasoning[: most * _CHARACTERS], None, (), "length", prompt, most, most)
+    # Why: vLLM says "stop" after a call of the tool that was named, as OpenAI's API does.
+    named = isinstance(choice, dict) and mind.family == "vllm"
+    finish = "tool_calls" if calls and not named else "stop"
     if thought + said > most:
-        left = (content or "")[: (most - thought) * _CHARACTERS]
-        return Reply(reasoning, left, (), "length", prompt, thought, most)
-    finish = "tool_calls" if calls else "stop"
-    return Reply(reasoning, content, calls, finish, prompt, thought, thought + said)
+        left = max(0, most - thought)
+        reasoning, finish, calls = reasoning[: most * _CHARACTERS], "length", ()
+        content = (content or "")[: left * _CHARACTERS] or None
+    if content is None and mind.family == "vllm" and (choice == "required" or named):
+        content = ""
+    split = mind.reasoning_parser and not _switched_off(body, mind)
+    count = int(body.get("n") or 1)
+    used = min(thought + said, most)
+    return Reply(
+        model=_signed(body, mind),
+        reasoning=reasoning,
+        content=content,
+        calls=calls,
+        finish=finish,
+        prompt_tokens=prompt,
+        reasoning_tokens=min(thought, most) * count if split else 0,
+        completion_tokens=used * count,
+        split=split,
+        choices=count,
+    )
+
+
+def _switched_off(body: Mapping[str, Any], mind: Mind) -> bool:
+    """Whether the request turns vLLM's parser off; a model of forced thinking thinks on."""
+    wishes = body.get("chat_template_kwargs")
+    if mind.family != "vllm" or not isinstance(wishes, dict):
+        return False
+    said = [wishes[key] for key in ("thinking", "enable_thinking") if wishes.get(key) is not None]
+    return bool(said) and not any(said)
+
+
+def _signed(body: Mapping[str, Any], mind: Mind) -> str:
+    """The model the answer names: SGLang repeats what was asked for, and knows only one."""
+    asked = body.get("model")
+    if mind.family == "sglang":
+        return asked if isinstance(asked, str) else "default"
+    return mind.model
 
 
 def _thought(
-    messages: list[Mapping[str, Any]],
-    tools: list[Mapping[str, Any]],
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
     choice: Any,
     mind: Mind,
 ) -> tuple[str, str | None, tuple[Call, ...]]:
     """Think about the last message, then call a tool or answer."""
     last = messages[-1]
     named = choice["function"]["name"] if isinstance(choice, dict) else None
-    callable_ = tools and choice != "none"
-    if callable_ and (named or choice == "required" or last.get("role") != "tool"):
+    told = bool(tools) and (named is not None or choice == "required")
+    offered = bool(tools) and choice != "none" and last.get("role") != "tool"
+    if told or offered:
         tool = next((t for t in tools if t["function"]["name"] == named), tools[0])
         name = tool["function"]["name"]
-        schema = tool["function"].get("parameters") or {}
         reasoning = f"The user wants something {name} can do. I call it."
-        arguments = json.dumps(example(schema), ensure_ascii=False)
-        if mind.tool_parser:
-            count = sum(len(m.get("tool_calls") or ()) for m in messages)
-            return reasoning, None, (Call(f"functions.{name}:{count}", name, arguments),)
-        raw = (
-            "<|tool_calls_section_begin|><|tool_call_begin|>"
-            f"functions.{name}:0<|tool_call_argument_begin|>{arguments}"
-            "<|tool_call_end|><|tool_calls_section_end|>"
-        )
-        return reasoning, raw, ()
+        given = arguments(tool["function"].get("parameters"))
+        count = sum(len(message.get("tool_calls") or ()) for message in messages)
+        call = Call(f"functions.{name}:{count}", name, given)
+        return (reasoning, None, (call,)) if mind.tool_parser else (reasoning, _raw(call), ())
     if last.get("role") == "tool":
         return (
             "The tool has answered. I tell the user what it said.",
-            f"The tool says: {_text(last.get('content'))[:200]}",
+            f"The tool says: {_text(last.get('content'))[:_QUOTED]}",
             (),
         )
     return (
@@ -139,43 +135,12 @@ def _thought(
     )
 
 
-def example(schema: Any, depth: int = 0) -> Any:  # noqa: C901, PLR0911  one case a kind
-    """Return a value that is valid for a JSON schema of the usual kinds."""
-    if not isinstance(schema, dict) or depth > _DEEPEST:
-        return {} if depth == 0 else "x"
-    if "const" in schema:
-        return schema["const"]
-    if isinstance(schema.get("enum"), list) and schema["enum"]:
-        return schema["enum"][0]
-    if "default" in schema:
-        return schema["default"]
-    for key in ("anyOf", "oneOf", "allOf"):
-        if isinstance(schema.get(key), list) and schema[key]:
-            return example(schema[key][0], depth + 1)
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = kind[0] if kind else None
-    if kind == "object" or (kind is None and "properties" in schema) or depth == 0:
-        properties = schema.get("properties")
-        required = schema.get("required")
-        wanted = required if isinstance(required, list) else []
-        inner = properties if isinstance(properties, dict) else {}
-        return {str(k): example(inner.get(k, {}), depth + 1) for k in wanted}
-    if kind == "array":
-        count = _whole(schema.get("minItems"), 1)
-        return [example(schema.get("items", {}), depth + 1) for _ in range(min(count, 16))]
-    if kind in ("integer", "number"):
-        low = schema.get("minimum", 1)
-        return low if isinstance(low, (int, float)) else 1
-    if kind == "boolean":
-        return True
-    if kind == "null":
-        return None
-    return "print(6 * 7)".ljust(min(_whole(schema.get("minLength"), 0), 4096))
-
-
-def _whole(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and value >= 0 else default
+def _raw(call: Call) -> str:
+    """The model's own words for a call, which stay in the content where no parser reads them."""
+    return (
+        f"<|tool_calls_section_begin|><|tool_call_begin|>{call.id}"
+        f"<|tool_call_argument_begin|>{call.arguments}<|tool_call_end|><|tool_calls_section_end|>"
+    )
 
 
 def _text(content: Any) -> str:
@@ -183,132 +148,3 @@ def _text(content: Any) -> str:
         parts = [part.get("text", "") for part in content if isinstance(part, dict)]
         return " ".join(str(part) for part in parts)
     return str(content or "")
-
-
-def _malformed(body: Any, mind: Mind) -> Problem | None:  # noqa: C901, PLR0911
-    """Return the first thing that is wrong with the request, in the order vLLM finds them."""
-    if not isinstance(body, dict):
-        return _invalid("body", "Input should be a valid dictionary")
-    messages, tools, choice = body.get("messages"), body.get("tools"), body.get("tool_choice")
-    if "messages" not in body:
-        return _invalid("body.messages", "Field required")
-    if not isinstance(messages, list):
-        return _invalid("body.messages", "Input should be a valid list")
-    if tools is not None and not isinstance(tools, list):
-        return _invalid("body.tools", "Input should be a valid list")
-    if not all(isinstance(message, dict) and "role" in message for message in messages):
-        return _invalid("body.messages", "Input should be a message with a role")
-    for tool in tools or []:
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return _invalid("body.tools", "Input should be a tool with a function and its name")
-    if body.get("model") not in (None, mind.model):
-        return Problem(
-            404,
-            f"The model `{body['model']}` does not exist. Valid aliases: {mind.model}.",
-            "NotFoundError",
-            "model",
-        )
-    problem = _numbers(body) or _choice(choice, tools, mind)
-    if problem is not None:
-        return problem
-    if not messages:
-        return Problem(
-            400,
-            "Cannot apply chat template to an empty conversation. Provide at least one message.",
-        )
-    return _lost_reasoning(messages) if mind.strict_thinking else None
-
-
-def _numbers(body: Mapping[str, Any]) -> Problem | None:
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = body.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            return _invalid(f"body.{name}", "Input should be a valid integer")
-        if value is not None and value < 1:
-            return _wrong(name, value, f"{name} must be at least 1, got {value}.")
-    temperature = body.get("temperature")
-    if temperature is not None and (
-        isinstance(temperature, bool) or not isinstance(temperature, (int, float))
-    ):
-        return _invalid("body.temperature", "Input should be a valid number")
-    if temperature is not None and temperature < 0:
-        value = float(temperature)
-        return _wrong("temperature", value, f"temperature must be non-negative, got {value}.")
-    return None
-
-
-def _choice(choice: Any, tools: Any, mind: Mind) -> Problem | None:
-    if choice is not None and choice != "none" and not tools:
-        return Problem(
-            400,
-            "When using `tool_choice`, `tools` must be set. (parameter=tool_choice)",
-            param="tool_choice",
-        )
-    if isinstance(choice, dict):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, dict) else None
-        if name not in [tool["function"]["name"] for tool in tools]:
-            return Problem(
-                400,
-                "The tool specified in `tool_choice` does not match any of the specified `tools`"
-                " (parameter=tool_choice)",
-                param="tool_choice",
-            )
-    elif choice is not None and choice not in _CHOICES:
-        return _invalid("body.tool_choice", "Input should be 'none', 'auto' or 'required'")
-    # Why: vLLM takes tools without a choice for "auto", and refuses it without these flags.
-    automatic = tools and choice in (None, "auto")
-    if automatic and mind.engine == "vllm" and not (mind.auto_tools and mind.tool_parser):
-        return Problem(
-            400,
-            '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser'
-            " to be set",
-        )
-    return None
-
-
-def _too_long(prompt: int, limit: int | None, mind: Mind) -> Problem | None:
-    if limit is not None and limit > mind.context:
-        return _wrong(
-            "max_tokens",
-            limit,
-            f"max_tokens={limit} cannot be greater than max_model_len={mind.context}."
-            " Please request fewer output tokens.",
-        )
-    if prompt + (limit or 1) > mind.context:
-        return _wrong(
-            "input_tokens",
-            prompt,
-            f"This model's maximum context length is {mind.context} tokens. However, your prompt"
-            f" contains at least {prompt} input tokens. Please reduce the length of the input"
-            " prompt.",
-        )
-    return None
-
-
-def _lost_reasoning(messages: list[Mapping[str, Any]]) -> Problem | None:
-    """Moonshot's API refuses an assistant's tool-call turn whose reasoning was dropped."""
-    for index, message in enumerate(messages):
-        called = message.get("role") == "assistant" and message.get("tool_calls")
-        if called and not (message.get("reasoning_content") or message.get("reasoning")):
-            return Problem(
-                400,
-                "thinking is enabled but reasoning_content is missing in assistant tool call"
-                f" message at index {index}",
-                "invalid_request_error",
-            )
-    return None
-
-
-def _wrong(name: str, value: float, message: str) -> Problem:
-    return Problem(400, f"{message} (parameter={name}, value={value})", param=name)
-
-
-def _invalid(place: str, message: str) -> Problem:
-    return Problem(
-        400,
-        f"1 validation error:\n  {{'loc': '{place}', 'msg': '{message}'}}",
-        "Bad Request",
-        place,
-    )

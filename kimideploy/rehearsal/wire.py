@@ -1,200 +1,173 @@
-"""Replies and problems as the engine's own JSON and server-sent events.
+"""Replies and problems as the engine's own JSON.
 
-The shapes of vLLM 0.32.0 were recorded from the real engine; those of SGLang and llama-server
-are the common fields of the API with the engine's own name for reasoning, and unproved.
+vLLM's shapes are held against answers of the real 0.32.0; SGLang's and llama-server's are those
+of the models and serializers in their sources (0.5.23, b11434), where no server of theirs ran.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from kimideploy.rehearsal.brain import Mind, Problem, Reply
+from kimideploy.rehearsal.types import Call, Mind, Problem, Reply
 
-#: pieces a text is streamed in, in characters
-_PIECE = 12
-_FIELD = {
-    "vllm": "reasoning",
-    "sglang": "reasoning_content",
-    "ktransformers": "reasoning_content",
-    "llamacpp": "reasoning_content",
-}
-_OWNER = {"vllm": "vllm", "sglang": "sglang", "ktransformers": "sglang", "llamacpp": "llamacpp"}
+#: the message field that carries the reasoning
+FIELD = {"vllm": "reasoning", "sglang": "reasoning_content", "llamacpp": "reasoning_content"}
+VERSION = "rehearsal"
+_LLAMA_KINDS = {401: "authentication_error", 404: "not_found_error", 501: "not_supported_error"}
+#: keys vLLM sends as null when nobody asked for them
+_VLLM_NULLS = (
+    "prompt_logprobs",
+    "prompt_token_ids",
+    "prompt_text",
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "metrics",
+)
 
 
 def problem_body(problem: Problem, mind: Mind) -> dict[str, Any]:
     """Return the body of a refusal."""
-    error = {
+    error: dict[str, Any] = {
         "message": problem.message,
         "type": problem.kind,
         "param": problem.param,
         "code": problem.status,
     }
-    return (
-        error | {"object": "error"}
-        if mind.engine in ("sglang", "ktransformers")
-        else {"error": error}
-    )
+    match mind.family:
+        case "vllm":
+            return {"error": error}
+        case "sglang":
+            return {"object": "error", **error}
+        case "llamacpp":
+            kind = problem.kind if problem.kind.endswith("_error") else "invalid_request_error"
+            named = {"message": problem.message, "type": _LLAMA_KINDS.get(problem.status, kind)}
+            return {"error": {"code": problem.status, **named}}
 
 
 def models(mind: Mind, *, now: int) -> dict[str, Any]:
     """Return the answer to /v1/models."""
-    model: dict[str, Any] = {
-        "id": mind.model,
-        "object": "model",
-        "created": now,
-        "owned_by": _OWNER[mind.engine],
-        "root": mind.root,
-        "parent": None,
-        "max_model_len": mind.context,
-    }
-    if mind.engine == "vllm":
-        model["permission"] = [
-            {
-                "id": "modelperm-rehearsal",
-                "object": "model_permission",
-                "created": now,
-                "allow_create_engine": False,
-                "allow_sampling": True,
-                "allow_logprobs": True,
-                "allow_search_indices": False,
-                "allow_view": True,
-                "allow_fine_tuning": False,
-                "organization": "*",
-                "group": None,
-                "is_blocking": False,
-            }
-        ]
+    model: dict[str, Any] = {"id": mind.model, "object": "model", "created": now}
+    match mind.family:
+        case "vllm":
+            model |= {"owned_by": "vllm", "root": mind.root, "parent": None}
+            model |= {"max_model_len": mind.context, "permission": [_permission(now)]}
+        case "sglang":
+            model |= {"owned_by": "sglang", "root": mind.model, "parent": None}
+            model |= {"max_model_len": mind.context}
+        case "llamacpp":
+            meta = {"n_ctx": mind.context, "n_ctx_train": 262_144}
+            model |= {"owned_by": "llamacpp", "aliases": [], "tags": [], "meta": meta}
+            listed = {"name": mind.model, "model": mind.model, "type": "model"}
+            return {"models": [listed], "object": "list", "data": [model]}
     return {"object": "list", "data": [model]}
+
+
+def _permission(now: int) -> dict[str, Any]:
+    return {
+        "id": "modelperm-rehearsal",
+        "object": "model_permission",
+        "created": now,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
 
 
 def completion(reply: Reply, mind: Mind, *, number: int, now: int) -> dict[str, Any]:
     """Return a whole chat completion."""
-    message: dict[str, Any] = {"role": "assistant", **_said(reply, mind)}
-    if reply.calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in reply.calls
-        ]
-    choice: dict[str, Any] = {
-        "index": 0,
-        "message": message,
-        "logprobs": None,
-        "finish_reason": reply.finish,
-    }
     body: dict[str, Any] = {
-        "id": f"chatcmpl-{number:016x}",
+        "id": request_id(number, mind),
         "object": "chat.completion",
         "created": now,
-        "model": mind.model,
-        "choices": [choice],
-        "usage": usage(reply),
+        "model": reply.model,
+        "choices": [_choice(reply, mind, index) for index in range(reply.choices)],
     }
-    if mind.engine == "vllm":
-        message |= dict.fromkeys(("refusal", "annotations", "audio", "function_call"))
-        choice |= dict.fromkeys(("stop_reason", "token_ids", "routed_experts"))
-        body["usage"]["prompt_tokens_details"] = None
-        body |= {"system_fingerprint": "rehearsal"} | dict.fromkeys(
-            (
-                "service_tier",
-                "prompt_logprobs",
-                "prompt_token_ids",
-                "prompt_text",
-                "kv_transfer_params",
-                "ec_transfer_params",
-                "metrics",
-            )
-        )
+    match mind.family:
+        case "vllm":
+            body |= {"service_tier": None, "system_fingerprint": VERSION}
+            body |= {"usage": usage(reply, mind) | {"prompt_tokens_details": None}}
+            body |= dict.fromkeys(_VLLM_NULLS)
+        case "sglang":
+            body |= {"usage": usage(reply, mind), "metadata": {"weight_version": "default"}}
+        case "llamacpp":
+            body |= {"system_fingerprint": VERSION, "usage": usage(reply, mind)}
+            body |= {"timings": timings(reply)}
     return body
 
 
-def usage(reply: Reply) -> dict[str, Any]:
+def request_id(number: int, mind: Mind) -> str:
+    """Return the id of an answer in the engine's manner."""
+    return f"{number:032x}" if mind.family == "sglang" else f"chatcmpl-{number:016x}"
+
+
+def _choice(reply: Reply, mind: Mind, index: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", **said(reply, mind)}
+    if reply.calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": function(call)} for call in reply.calls
+        ]
+    choice: dict[str, Any] = {"index": index, "message": message, "finish_reason": reply.finish}
+    match mind.family:
+        case "vllm":
+            message |= dict.fromkeys(("refusal", "annotations", "audio", "function_call"))
+            choice |= dict.fromkeys(("logprobs", "stop_reason", "token_ids", "routed_experts"))
+        case "sglang":
+            for place, call in enumerate(message.get("tool_calls", ())):
+                call["index"] = place
+            choice |= dict.fromkeys(("logprobs", "matched_stop"))
+        case "llamacpp":
+            message["content"] = message["content"] or ""
+            if not message["reasoning_content"]:
+                del message["reasoning_content"]
+    return choice
+
+
+def function(call: Call) -> dict[str, str]:
+    """Return a call's name and arguments."""
+    return {"name": call.name, "arguments": call.arguments}
+
+
+def said(reply: Reply, mind: Mind) -> dict[str, str | None]:
+    """Return content and reasoning, in the fields this engine with these parsers puts them in."""
+    field = FIELD[mind.family]
+    if not reply.split:
+        # Why: nothing parts the text then, and the template opened <think> for the model.
+        return {"content": f"{reply.reasoning}</think>{reply.content or ''}", field: None}
+    return {"content": reply.content, field: reply.reasoning or None}
+
+
+def usage(reply: Reply, mind: Mind) -> dict[str, Any]:
     """Return what the request used, in tokens."""
-    return {
+    used: dict[str, Any] = {
         "prompt_tokens": reply.prompt_tokens,
         "total_tokens": reply.prompt_tokens + reply.completion_tokens,
         "completion_tokens": reply.completion_tokens,
-        "completion_tokens_details": {"reasoning_tokens": reply.reasoning_tokens},
     }
+    thought: Mapping[str, int] = {"reasoning_tokens": reply.reasoning_tokens}
+    match mind.family:
+        case "vllm":
+            return used | {"completion_tokens_details": thought}
+        case "sglang":
+            details = thought if reply.reasoning_tokens else None
+            return (
+                used
+                | {"prompt_tokens_details": None, **thought}
+                | {"completion_tokens_details": details}
+            )
+        case "llamacpp":
+            return used | {"prompt_tokens_details": {"cached_tokens": 0}}
 
 
-def events(reply: Reply, mind: Mind, *, number: int, now: int, with_usage: bool) -> Iterator[bytes]:
-    """Yield the server-sent events of a streamed completion, `[DONE]` last."""
-    head = {
-        "id": f"chatcmpl-{number:016x}",
-        "object": "chat.completion.chunk",
-        "created": now,
-        "model": mind.model,
-    }
-
-    def chunk(delta: Mapping[str, Any], finish: str | None = None) -> bytes:
-        choice: dict[str, Any] = {
-            "index": 0,
-            "delta": dict(delta),
-            "logprobs": None,
-            "finish_reason": finish,
-        }
-        return _event({**head, "choices": [choice]})
-
-    yield chunk({"role": "assistant", "content": ""})
-    said = _said(reply, mind)
-    for field in (_FIELD[mind.engine], "content"):
-        for piece in _pieces(said.get(field) or ""):
-            yield chunk({field: piece})
-    for index, call in enumerate(reply.calls):
-        function = {"name": call.name, "arguments": ""}
-        start = {"index": index, "id": call.id, "type": "function", "function": function}
-        yield chunk({"tool_calls": [start]})
-        for piece in _pieces(call.arguments):
-            yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-    yield chunk({}, reply.finish)
-    if with_usage:
-        yield _event({**head, "choices": [], "usage": usage(reply)})
-    yield b"data: [DONE]\n\n"
-
-
-def metrics(mind: Mind, *, requests: int, generated: int) -> str:
-    """Return the engine's main metrics in Prometheus' text format."""
-    names = {
-        "vllm": ("vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:generation_tokens"),
-        "llamacpp": ("llamacpp:requests_processing", "", "llamacpp:tokens_predicted"),
-    }
-    running, cache, tokens = names.get(
-        mind.engine, ("sglang:num_running_reqs", "sglang:token_usage", "sglang:generation_tokens")
-    )
-    label = f'{{model_name="{mind.model}"}}'
-    lines = [f"# TYPE {running} gauge", f"{running}{label} 0.0"]
-    if cache:
-        lines += [f"# TYPE {cache} gauge", f"{cache}{label} 0.0"]
-    lines += [f"# TYPE {tokens}_total counter", f"{tokens}_total{label} {float(generated)}"]
-    if mind.engine == "vllm":
-        lines += [
-            "# TYPE vllm:request_success_total counter",
-            f"vllm:request_success_total{label} {float(requests)}",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _said(reply: Reply, mind: Mind) -> dict[str, Any]:
-    """Content and reasoning, in the fields this engine with these parsers puts them in."""
-    if not mind.reasoning_parser:
-        # Why: nothing splits the text then, and the template opened <think> for the model.
-        return {"content": f"{reply.reasoning}</think>{reply.content or ''}"}
-    content = reply.content
-    if mind.engine == "vllm" and reply.calls:
-        content = ""
-    return {"content": content, _FIELD[mind.engine]: reply.reasoning or None}
-
-
-def _pieces(text: str) -> Iterator[str]:
-    for start in range(0, len(text), _PIECE):
-        yield text[start : start + _PIECE]
-
-
-def _event(value: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+def timings(reply: Reply) -> dict[str, Any]:
+    """Return llama-server's timings; a stand-in takes no time worth telling."""
+    kinds = ("ms", "per_token_ms", "per_second")
+    rates = [f"{what}_{kind}" for what in ("prompt", "predicted") for kind in kinds]
+    counts = {"cache_n": 0, "prompt_n": reply.prompt_tokens, "predicted_n": reply.completion_tokens}
+    return {**counts, **dict.fromkeys(rates, 1.0)}

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimideploy.rehearsal.brain import Mind, Problem, Reply, answer, example
-from kimideploy.rehearsal.wire import completion, events
+from kimideploy.rehearsal.brain import answer
+from kimideploy.rehearsal.schema import example
+from kimideploy.rehearsal.stream import events
+from kimideploy.rehearsal.types import Mind, Problem, Reply
+from kimideploy.rehearsal.wire import completion
 
 MIND = Mind(
     engine="vllm",
@@ -143,4 +146,7 @@ def test_any_json_is_answered_or_refused(body: Any) -> None:
         assert found.status in {400, 404}
         return
     json.dumps(completion(found, MIND, number=1, now=0))
-    assert list(events(found, MIND, number=1, now=0, with_usage=True))[-1] == b"data: [DONE]\n\n"
+    assert (
+        list(events(found, MIND, number=1, now=0, options={"include_usage": True}))[-1]
+        == b"data: [DONE]\n\n"
+    )
