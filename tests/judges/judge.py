@@ -124,7 +124,7 @@ class Judge(ABC):
             need.build(log)
         if self.ready():
             return
-        with locked(self.folder.with_suffix(".lock")):
+        with locked(self.folder.with_name(f"{self.folder.name}.lock")):
             if self.ready():
                 return
             log(f"building the {self.name} judge in {self.folder}")
