@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,7 +33,17 @@ EXAMPLES = [
 
 def main() -> None:
     """Run `kimideploy` with the words of this process, and end with an exit code."""
+    _speak_plainly()
     typer.main.get_command(app)(prog_name="kimideploy")
+
+
+def _speak_plainly() -> None:
+    """Data in a pipe is UTF-8; a terminal that can't show a letter gets another one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="replace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8")
 
 
 class Root(Boundary):

@@ -17,7 +17,7 @@ from kimideploy.cli.plan import decide_from_options
 from kimideploy.facts.types import CpuFacts, DriverFacts, GpuFacts, HostFacts, MemoryFacts
 from kimideploy.planning.types import Launch, NoFit, Plan, Request, encode
 from kimideploy.quantities import GIB, MIB
-from tests.cli.run import run
+from tests.cli.run import run, spawn
 
 
 def planned(**options: object) -> Plan:
@@ -112,6 +112,16 @@ def test_json_is_the_plan() -> None:
 
     assert first.stdout == second.stdout == encode(planned(hardware="8xH200")).decode()
     assert "kimideploy.plan/1" == json.loads(first.stdout)["schema"]
+
+
+def test_json_in_a_pipe_is_utf_8() -> None:
+    """Whatever the locale says, what another program reads is whole."""
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+
+    found = spawn("plan", "--hardware", "8xH200", "--json", env=env)
+
+    assert (0, "") == (found.returncode, found.stderr)
+    assert encode(planned(hardware="8xH200")).decode() == found.stdout
 
 
 def test_nothing_fits_is_an_answer() -> None:
