@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.judges import JUDGES, LLAMACPP, VLLM
-from tests.judges.record import record
+from tests.judges.record import RUNS, record
 
 USAGE = """\
 python -m tests.judges build [NAME…]
 python -m tests.judges parse NAME -- ARGV…
 python -m tests.judges path vllm|llamacpp
-python -m tests.judges record"""
+python -m tests.judges record [tiny|scripted]"""
 LOGS = Path(__file__).resolve().parent / "logs"
 
 
@@ -40,9 +40,10 @@ def main(words: list[str]) -> int:
         case ["path", "llamacpp"]:
             print(LLAMACPP.program.parent)
             return 0
-        case ["record"]:
+        case ["record", *names] if set(names) <= set(RUNS):
             VLLM.build(say)
-            record(VLLM.bin_dir, LOGS, say)
+            for name in names or RUNS:
+                record(VLLM.bin_dir, LOGS, RUNS[name], say)
             return 0
         case _:
             print(USAGE, file=sys.stderr)

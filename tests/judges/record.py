@@ -1,7 +1,8 @@
-"""Start the real vLLM on the tiny model, ask it the cases of `CASES`, and keep what it said.
+"""Start the real vLLM on a model we wrote, ask it a list of questions, and keep what it said.
 
-`record(bin_dir, logs)` leaves two files: the complete log of the run, and one JSON list with the
-question and the answer of every case. The stand-in engine is held against both.
+Each run leaves two files: the complete log, and one JSON list with the question and the answer of
+every case. The stand-in engine is held against both. The tiny run has random weights and shows
+the edges of the API; the scripted run says what is written and shows what the parsers make of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.judges.scripted import ARGUMENT, CALL_ID, write_scripted
 from tests.judges.tiny import CONTEXT, write_tiny
 
 MODEL = "kimi-k2.7-code"
@@ -51,7 +52,7 @@ TOOL = {
         "description": "Run Python.",
         "parameters": {
             "type": "object",
-            "properties": {"code": {"type": "string", "maxLength": 8}},
+            "properties": {"code": {"type": "string", "maxLength": 40}},
             "required": ["code"],
             "additionalProperties": False,
         },
@@ -59,11 +60,13 @@ TOOL = {
 }
 USER = {"role": "user", "content": "What is 2+3?"}
 CALL = {
-    "id": "functions.run_python:0",
+    "id": CALL_ID,
     "type": "function",
-    "function": {"name": "run_python", "arguments": '{"code":"2+3"}'},
+    "function": {"name": "run_python", "arguments": ARGUMENT},
 }
-RESULT = {"role": "tool", "tool_call_id": "functions.run_python:0", "content": "5"}
+RESULT = {"role": "tool", "tool_call_id": CALL_ID, "content": "3682913"}
+NO_THINKING = {"thinking": False}
+USAGE = {"include_usage": True}
 NAMED = {"type": "function", "function": {"name": "run_python"}}
 
 
@@ -156,6 +159,26 @@ CASES: tuple[Case, ...] = (
         chat(tools=[TOOL], tool_choice=NAMED, max_tokens=200, stream=True),
     ),
     asks(
+        "tools, choice named, thinking off",
+        chat(tools=[TOOL], tool_choice=NAMED, max_tokens=200, chat_template_kwargs=NO_THINKING),
+    ),
+    asks(
+        "tools, choice named, thinking off, stream",
+        chat(
+            tools=[TOOL],
+            tool_choice=NAMED,
+            max_tokens=200,
+            chat_template_kwargs=NO_THINKING,
+            stream=True,
+        ),
+    ),
+    asks(
+        "tools, choice required, thinking off",
+        chat(
+            tools=[TOOL], tool_choice="required", max_tokens=200, chat_template_kwargs=NO_THINKING
+        ),
+    ),
+    asks(
         "tools, choice names an unknown tool",
         chat(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "nobody"}}),
     ),
@@ -192,6 +215,103 @@ CASES: tuple[Case, ...] = (
     Case("tokenize", "POST", "/tokenize", {"model": MODEL, "messages": [USER]}),
     Case("metrics", "GET", "/metrics", only=r"^(?!.*_bucket\{).*\b(vllm:|http_requests)"),
 )
+
+
+SPEAKS: tuple[Case, ...] = (
+    asks("question", chat(max_tokens=None)),
+    asks("question, stream", chat(max_tokens=None, stream=True, stream_options=USAGE)),
+    asks("question at temperature 1", chat(max_tokens=None, temperature=1.0, seed=7)),
+    asks("question, cut off while thinking", chat(max_tokens=4)),
+    asks("question, cut off while thinking, stream", chat(max_tokens=4, stream=True)),
+    asks("question, cut off at the end of thinking", chat(max_tokens=11)),
+    asks("question, reasoning not wanted", chat(max_tokens=None, include_reasoning=False)),
+    asks(
+        "question, reasoning not wanted, stream",
+        chat(max_tokens=None, include_reasoning=False, stream=True),
+    ),
+    asks("question, stopped by a word", chat(max_tokens=None, stop=["twenty"])),
+    asks("question, two choices", chat(max_tokens=None, n=2)),
+    asks("question, logprobs", chat(max_tokens=None, logprobs=True, top_logprobs=1)),
+    asks("question, token ids", chat(max_tokens=None, return_token_ids=True)),
+    asks("question, thinking off", chat(max_tokens=None, chat_template_kwargs=NO_THINKING)),
+    asks("question, thinking budget", chat(max_tokens=None, thinking_token_budget=3)),
+    asks("question, JSON wanted", chat(max_tokens=200, response_format={"type": "json_object"})),
+    asks("task, choice left out", chat(max_tokens=None, tools=[TOOL])),
+    asks("task, choice auto", chat(max_tokens=None, tools=[TOOL], tool_choice="auto")),
+    asks(
+        "task, choice auto, stream",
+        chat(max_tokens=None, tools=[TOOL], stream=True, stream_options=USAGE),
+    ),
+    asks("task, choice none", chat(max_tokens=None, tools=[TOOL], tool_choice="none")),
+    asks("task, choice none, stream", chat(tools=[TOOL], tool_choice="none", stream=True)),
+    asks("task, choice required", chat(max_tokens=200, tools=[TOOL], tool_choice="required")),
+    asks(
+        "task, choice required, stream",
+        chat(max_tokens=200, tools=[TOOL], tool_choice="required", stream=True),
+    ),
+    asks("task, choice named", chat(max_tokens=200, tools=[TOOL], tool_choice=NAMED)),
+    asks(
+        "task, choice named, stream",
+        chat(max_tokens=200, tools=[TOOL], tool_choice=NAMED, stream=True),
+    ),
+    asks(
+        "task, thinking off",
+        chat(max_tokens=None, tools=[TOOL], chat_template_kwargs=NO_THINKING),
+    ),
+    asks("task, no parallel calls", chat(max_tokens=None, tools=[TOOL], parallel_tool_calls=False)),
+    asks("task, cut off in the call", chat(max_tokens=16, tools=[TOOL])),
+    asks("task, cut off in the call, stream", chat(max_tokens=16, tools=[TOOL], stream=True)),
+    asks(
+        "after the tool, reasoning_content kept",
+        chat(max_tokens=None, tools=[TOOL], messages=history(reasoning_content="I need Python.")),
+    ),
+    asks(
+        "after the tool, reasoning kept",
+        chat(max_tokens=None, tools=[TOOL], messages=history(reasoning="I need Python.")),
+    ),
+    asks(
+        "after the tool, reasoning dropped",
+        chat(max_tokens=None, tools=[TOOL], messages=history()),
+    ),
+    asks(
+        "after the tool, content null",
+        chat(
+            max_tokens=None,
+            tools=[TOOL],
+            messages=history(reasoning="I need Python.", content=None),
+        ),
+    ),
+    Case("messages API", "POST", "/v1/messages", {**chat(max_tokens=64), "tools": None}),
+    Case("responses API", "POST", "/v1/responses", {"model": MODEL, "input": "17 times 23?"}),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One start of the engine: on which model, with which questions, under which file names."""
+
+    write: Callable[[Path], None]
+    cases: tuple[Case, ...]
+    flags: tuple[str, ...]
+    log: str
+    answers: str
+
+
+TINY = Run(
+    write=write_tiny,
+    cases=CASES,
+    flags=("--load-format", "dummy", "--max-model-len", str(CONTEXT), "--enforce-eager"),
+    log=f"vllm-{VERSION}-cpu-tiny.log",
+    answers=f"vllm-{VERSION}-api.json",
+)
+SCRIPTED = Run(
+    write=write_scripted,
+    cases=SPEAKS,
+    flags=(),  # compiled, as it runs in earnest
+    log=f"vllm-{VERSION}-cpu-scripted.log",
+    answers=f"vllm-{VERSION}-scripted.json",
+)
+RUNS = {"tiny": TINY, "scripted": SCRIPTED}
 
 
 def free_port() -> int:
@@ -236,30 +356,12 @@ def ask(port: int, case: Case) -> dict[str, object]:
     }
 
 
-def serve_argv(bin_dir: Path, model: Path, port: int) -> list[str]:
-    """Return the command of the recorded run."""
-    return [
-        str(bin_dir / "vllm"),
-        "serve",
-        str(model),
-        "--served-model-name",
-        MODEL,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--load-format",
-        "dummy",
-        "--trust-remote-code",
-        "--max-model-len",
-        str(CONTEXT),
-        "--tool-call-parser",
-        "kimi_k2",
-        "--enable-auto-tool-choice",
-        "--reasoning-parser",
-        "kimi_k2",
-        "--enforce-eager",
-    ]
+def serve_argv(bin_dir: Path, model: Path, port: int, flags: tuple[str, ...]) -> list[str]:
+    """Return the command of a recorded run."""
+    served = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
+    parsers = ("--tool-call-parser", "kimi_k2", "--enable-auto-tool-choice")
+    thinks = ("--reasoning-parser", "kimi_k2", "--trust-remote-code")
+    return [str(bin_dir / "vllm"), "serve", str(model), *served, *parsers, *thinks, *flags]
 
 
 def wait_ready(port: int, process: subprocess.Popen[bytes]) -> float:
@@ -286,28 +388,32 @@ def scrub(text: str, places: Mapping[str, str]) -> str:
     return text.replace(socket.gethostname(), "host")
 
 
-def record(bin_dir: Path, logs: Path, say: Callable[[str], None] = print) -> None:
-    """Run the engine once; `logs` then holds its complete log and every case with its answer."""
-    folder = Path(tempfile.mkdtemp(prefix="kimi-tiny-"))
-    model, log, port = folder / "model", folder / "log", free_port()
-    write_tiny(model)
-    argv = serve_argv(bin_dir, model, port)
-    env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+def ended(process: subprocess.Popen[bytes]) -> str:
+    """End the engine as a service manager does, and return how it went."""
+    process.send_signal(signal.SIGTERM)
     try:
+        return f"ended with {process.wait(60)}"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return "had to be killed"
+
+
+def record(bin_dir: Path, logs: Path, run: Run, say: Callable[[str], None] = print) -> None:
+    """Run the engine once; `logs` then holds its complete log and every case with its answer."""
+    with tempfile.TemporaryDirectory(prefix="kimi-") as folder:
+        model, log, port = Path(folder) / "model", Path(folder) / "log", free_port()
+        run.write(model)
+        argv = serve_argv(bin_dir, model, port, run.flags)
+        env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
         with log.open("wb") as out:
             process = subprocess.Popen(
                 argv, stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True
             )
         try:
             say(f"ready after {wait_ready(port, process):.1f} s")
-            answers = [ask(port, case) for case in CASES]
+            answers = [ask(port, case) for case in run.cases]
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                say(f"ended with {process.wait(60)}")
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                say("had to be killed")
+            say(ended(process))
         places = {
             str(bin_dir.parent): "/opt/vllm",
             str(model): "/models/tiny",
@@ -315,14 +421,10 @@ def record(bin_dir: Path, logs: Path, say: Callable[[str], None] = print) -> Non
             str(Path.home()): "~",
             str(port): "8000",
         }
-        logs.mkdir(parents=True, exist_ok=True)
-        text = log.read_text("utf-8", "replace")
         command = " ".join(argv)
-        (logs / f"vllm-{VERSION}-cpu-tiny.log").write_text(
-            scrub(f"$ VLLM_CPU_KVCACHE_SPACE=1 {command}\n{text}", places), "utf-8"
-        )
-        recorded = json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
-        (logs / f"vllm-{VERSION}-api.json").write_text(scrub(recorded, places), "utf-8")
-        say(f"{len(answers)} answers kept")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        text = f"$ VLLM_CPU_KVCACHE_SPACE=1 {command}\n{log.read_text('utf-8', 'replace')}"
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / run.log).write_text(scrub(text, places), "utf-8")
+    recorded = json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
+    (logs / run.answers).write_text(scrub(recorded, places), "utf-8")
+    say(f"{len(answers)} answers kept")
