@@ -72,12 +72,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def stand_in(argv: Sequence[str], *options: str) -> Iterator[Endpoint]:
-    """Run the stand-in with *argv* and a port of its own until it answers."""
+def stand_in(
+    argv: Sequence[str],
+    *options: str,
+    env: dict[str, str] | None = None,
+    errors: Path = Path(os.devnull),
+) -> Iterator[Endpoint]:
+    """Run the stand-in with *argv* and a port of its own until it answers.
+
+    What it writes to standard error goes to the file *errors*.
+    """
     port = free_port()
     words = [*argv, "--port", str(port)]
     command = [sys.executable, "-m", "kimideploy.rehearsal", "--load-seconds", "0.1", *options]
-    with _running([*command, "--", *words], {}, "stand-in", port) as endpoint:
+    command = [*command, "--", *words]
+    with _running(command, env or {}, "stand-in", port, errors) as endpoint:
         yield endpoint
 
 
@@ -98,14 +107,21 @@ def real_vllm(folder: Path) -> Iterator[Endpoint]:
 
 
 @contextmanager
-def _running(words: Sequence[str], env: dict[str, str], name: str, port: int) -> Iterator[Endpoint]:
-    process = subprocess.Popen(
-        words,
-        env=os.environ | env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def _running(
+    words: Sequence[str],
+    env: dict[str, str],
+    name: str,
+    port: int,
+    errors: Path = Path(os.devnull),
+) -> Iterator[Endpoint]:
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            words,
+            env=os.environ | env,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
     endpoint = Endpoint(name, port, process)
     try:
         _wait(endpoint)
