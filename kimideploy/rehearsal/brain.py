@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kimideploy.rehearsal.refuse import most_tokens, refused, too_long
@@ -59,14 +60,19 @@ def _cut(
     """End the reply where *most* tokens are used up, thinking first."""
     choice = body.get("tool_choice")
     thought = tokens(reasoning)
+    whole: str | None = None
     said = tokens(content or "") + sum(tokens(call.arguments) for call in calls)
     # Why: vLLM says "stop" after a call of the tool that was named, as OpenAI's API does.
     named = isinstance(choice, dict) and mind.family == "vllm"
     finish = "tool_calls" if calls and not named else "stop"
     if thought + said > most:
         left = max(0, most - thought)
-        reasoning, finish, calls = reasoning[: most * _CHARACTERS], "length", ()
+        reasoning, finish = reasoning[: most * _CHARACTERS], "length"
         content = (content or "")[: left * _CHARACTERS] or None
+        # Why: vLLM hands out the beginning of a call, and says "tool_calls" unless it streams.
+        kept = calls if left and mind.family == "vllm" else ()
+        calls = tuple(replace(c, arguments=c.arguments[: left * _CHARACTERS]) for c in kept)
+        whole = "tool_calls" if calls and choice in (None, "auto") else None
     if content is None and mind.family == "vllm" and (choice == "required" or named):
         content = ""
     split = mind.reasoning_parser and not _switched_off(body, mind)
@@ -82,6 +88,8 @@ def _cut(
         reasoning_tokens=min(thought, most) * count if split else 0,
         completion_tokens=used * count,
         split=split,
+        shown=mind.family != "vllm" or body.get("include_reasoning") is not False,
+        finish_whole=whole,
         choices=count,
     )
 

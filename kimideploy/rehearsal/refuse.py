@@ -163,6 +163,9 @@ def _numbers(body: Mapping[str, Any], mind: Mind) -> Problem | None:
         if name == "temperature" and value < 0:
             words = f"temperature must be non-negative, got {float(value)}."
             return _wrong(name, float(value), words)
+        count = _integer(body.get("n"))
+        if name == "temperature" and value == 0 and count not in (None, 1):
+            return Problem(400, f"n must be 1 when using greedy sampling, got {count}.")
         if name == "top_p" and not 0 < value <= 1:
             return _wrong(name, value, f"top_p must be in (0, 1], got {value}.")
     return None

@@ -48,7 +48,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model says; counts are tokens. `split`: reasoning comes in its own field."""
+    """What the model says; counts are tokens.
+
+    `split`: reasoning comes in its own field. `shown`: it comes at all.
+    """
 
     model: str
     reasoning: str
@@ -59,6 +62,9 @@ class Reply:
     reasoning_tokens: int
     completion_tokens: int
     split: bool = True
+    shown: bool = True
+    #: the finish of an answer that is sent whole, where that differs
+    finish_whole: str | None = None
     #: equal answers, for a request with `n`
     choices: int = 1
 

@@ -113,7 +113,8 @@ def _choice(reply: Reply, mind: Mind, index: int) -> dict[str, Any]:
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": function(call)} for call in reply.calls
         ]
-    choice: dict[str, Any] = {"index": index, "message": message, "finish_reason": reply.finish}
+    finish = reply.finish_whole or reply.finish
+    choice: dict[str, Any] = {"index": index, "message": message, "finish_reason": finish}
     match mind.family:
         case "vllm":
             message |= dict.fromkeys(("refusal", "annotations", "audio", "function_call"))
@@ -140,7 +141,7 @@ def said(reply: Reply, mind: Mind) -> dict[str, str | None]:
     if not reply.split:
         # Why: nothing parts the text then, and the template opened <think> for the model.
         return {"content": f"{reply.reasoning}</think>{reply.content or ''}", field: None}
-    return {"content": reply.content, field: reply.reasoning or None}
+    return {"content": reply.content, field: (reply.reasoning or None) if reply.shown else None}
 
 
 def usage(reply: Reply, mind: Mind) -> dict[str, Any]:
