@@ -1,8 +1,8 @@
 """A Kimi-shaped checkpoint that says what is written, made without training.
 
 `write_scripted(folder)` leaves a complete `kimi_k2` model, weights included, that a real engine
-loads and serves. The chat template looks at the conversation and ends the generation prompt with
-a *cue*, one token per script; the weights then say that script, word by word, and stop. So the
+loads and serves. The chat template looks at the conversation and puts a *cue* before it, one
+token per script; the weights then say that script, word by word, and stop. So the
 engine's own tokenizer, template, sampler and parsers are at work on a text that is known before.
 
 How: every token of a script occurs in no other place, but for Kimi's control tokens. An embedding
@@ -47,7 +47,7 @@ BELONGS = 4.0  # the weight of "this token is of that script": breaks ties, neve
 LOOK = 4.0  # makes the head look at the cue alone, in contexts of any length we serve
 CARRY = 0.0625  # brings what it saw back to the size of a state
 
-THINK_END, TURN_END = "</think>", "<|im_end|>"
+THINK, THINK_END, TURN_END = "<think>", "</think>", "<|im_end|>"
 SECTION, SECTION_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 CALL, ARGUMENTS, CALL_END = (
     "<|tool_call_begin|>",
@@ -116,21 +116,20 @@ CUES_BEGIN = """\
 
 
 def cue(number: int) -> str:
-    """Return the token that the template puts last to ask for that script."""
+    """Return the token by which the template asks for that script."""
     return f"<|cue_{number}|>"
 
 
 def template(scripts: Sequence[Script]) -> str:
-    """Return the family's chat template, whose generation prompt ends with a script's cue."""
-    plain_end = "<|im_assistant|>assistant<|im_middle|><think>\n{%- endif -%}\n"
-    head, found, _ = CHAT_TEMPLATE.rpartition(plain_end)
-    assert found, "the plain template no longer ends with its generation prompt"
+    """Return the family's chat template, with a script's cue before the conversation.
+
+    Why there: llama.cpp takes all that `add_generation_prompt` adds for the answer's beginning.
+    """
     choice = "".join(
         f"{{%- {'el' if number else ''}if {script.when} -%}}\n{cue(number)}\n"
         for number, script in enumerate(scripts)
     )
-    opened = "<|im_assistant|>assistant<|im_middle|><think>\n"
-    return f"{head}{opened}{CUES_BEGIN}{choice}{{%- endif -%}}\n{{%- endif -%}}\n"
+    return f"{CUES_BEGIN}{choice}{{%- endif -%}}\n{CHAT_TEMPLATE}"
 
 
 def pieces(text: str, used: set[str]) -> list[str]:
@@ -230,7 +229,7 @@ class Space:
 def space(tokens: Book) -> Space:
     """Return the dimensions; the scripts must be few enough for the model."""
     spoken = (token for script in tokens.said for token in script if token != TURN_END)
-    states = {token: 1 + i for i, token in enumerate(dict.fromkeys((*tokens.cues, *spoken)))}
+    states = {token: 1 + i for i, token in enumerate(dict.fromkeys((*tokens.cues, THINK, *spoken)))}
     own = {number: 1 + len(states) + number for number in range(len(tokens.said))}
     if 1 + len(states) + len(own) > HIDDEN:
         raise ValueError("the scripts have more words than the model has dimensions")
@@ -250,7 +249,7 @@ def output(tokens: Book, dims: Space) -> Tensor:
     steps = [
         (number, token, following)
         for number, script in enumerate(tokens.said)
-        for token, following in zip((tokens.cues[number], *script), script, strict=False)
+        for token, following in zip((THINK, *script), script, strict=False)
     ]
     after: dict[str, set[str]] = {}
     rows: Entries = {(ids[TURN_END], 0): FOLLOWS}
