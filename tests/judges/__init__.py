@@ -15,4 +15,7 @@ JUDGES: dict[str, Judge] = {
     "llamacpp": LLAMACPP,
 }
 
-__all__ = ["JUDGES", "LLAMACPP", "VLLM", "BuildError", "Judge", "JudgeError", "Parsed"]
+# The two that also serve, with the programs in their `bin_dir`.
+SERVERS: dict[str, Vllm | LlamaCpp] = {"vllm": VLLM, "llamacpp": LLAMACPP}
+
+__all__ = ["JUDGES", "LLAMACPP", "SERVERS", "VLLM", "BuildError", "Judge", "JudgeError", "Parsed"]

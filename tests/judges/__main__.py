@@ -7,14 +7,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.judges import JUDGES, LLAMACPP, VLLM
+from tests.judges import JUDGES, SERVERS
 from tests.judges.record import RUNS, record
 
 USAGE = """\
 python -m tests.judges build [NAME…]
 python -m tests.judges parse NAME -- ARGV…
 python -m tests.judges path vllm|llamacpp
-python -m tests.judges record [tiny|scripted]"""
+python -m tests.judges record [tiny|scripted|llamacpp]"""
 LOGS = Path(__file__).resolve().parent / "logs"
 
 
@@ -34,16 +34,14 @@ def main(words: list[str]) -> int:
             parsed = JUDGES[name].parse(argv)
             print(json.dumps(asdict(parsed), indent=1))
             return 0 if parsed.ok else 1
-        case ["path", "vllm"]:
-            print(VLLM.bin_dir)
-            return 0
-        case ["path", "llamacpp"]:
-            print(LLAMACPP.program.parent)
+        case ["path", name] if name in SERVERS:
+            print(SERVERS[name].bin_dir)
             return 0
         case ["record", *names] if set(names) <= set(RUNS):
-            VLLM.build(say)
             for name in names or RUNS:
-                record(VLLM.bin_dir, LOGS, RUNS[name], say)
+                engine = SERVERS[RUNS[name].engine]
+                engine.build(say)
+                record(engine.bin_dir, LOGS, RUNS[name], say)
             return 0
         case _:
             print(USAGE, file=sys.stderr)

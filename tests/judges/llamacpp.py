@@ -63,9 +63,14 @@ class LlamaCpp(Judge):
     version = "11434.0.0"
 
     @property
+    def bin_dir(self) -> Path:
+        """Where the compiled server is."""
+        return self.folder / "bin"
+
+    @property
     def program(self) -> Path:
         """The compiled server."""
-        return self.folder / "bin" / "llama-server"
+        return self.bin_dir / "llama-server"
 
     def recipe(self) -> tuple[str, ...]:
         """Return all that the binary depends on, but the machine's compiler."""

@@ -1,4 +1,4 @@
-"""Start the real vLLM on a model we wrote, ask it a list of questions, and keep what it said.
+"""Start a real engine on a model we wrote, ask it a list of questions, and keep what it said.
 
 Each run leaves two files: the complete log, and one JSON list with the question and the answer of
 every case. The stand-in engine is held against both. The tiny run has random weights and shows
@@ -17,15 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.judges.scripted import ARGUMENT, CALL_ID, write_scripted
+from tests.judges.scripted_gguf import write_gguf
 from tests.judges.tiny import CONTEXT, write_tiny
 
 MODEL = "kimi-k2.7-code"
-VERSION = "0.32.0"
 KEPT_HEADERS = ("content-type", "content-length", "transfer-encoding", "allow", "server", "vary")
 CHAT = "/v1/chat/completions"
 START_BUDGET_S = 600.0
@@ -95,6 +96,7 @@ def asks(name: str, body: Body, **headers: str) -> Case:
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 
+LOADING = Case("health while loading", "GET", "/health")
 CASES: tuple[Case, ...] = (
     Case("health", "GET", "/health"),
     Case("version", "GET", "/version"),
@@ -286,32 +288,73 @@ SPEAKS: tuple[Case, ...] = (
 )
 
 
+EDGES = tuple(case for case in CASES if case.name not in {"chat, two choices", "metrics"})
+
+
 @dataclass(frozen=True)
 class Run:
-    """One start of the engine: on which model, with which questions, under which file names."""
+    """One start of an engine: on which model, with which questions, under which file names."""
 
+    engine: str
     write: Callable[[Path], None]
+    argv: Callable[[Path, Path, int], list[str]]
     cases: tuple[Case, ...]
-    flags: tuple[str, ...]
     log: str
     answers: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
+def vllm_argv(*flags: str) -> Callable[[Path, Path, int], list[str]]:
+    """Return how a command of vLLM is made."""
+
+    def argv(bin_dir: Path, model: Path, port: int) -> list[str]:
+        served = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
+        parsers = ("--tool-call-parser", "kimi_k2", "--enable-auto-tool-choice")
+        thinks = ("--reasoning-parser", "kimi_k2", "--trust-remote-code")
+        return [str(bin_dir / "vllm"), "serve", str(model), *served, *parsers, *thinks, *flags]
+
+    return argv
+
+
+def llamacpp_argv(bin_dir: Path, model: Path, port: int) -> list[str]:
+    """Return the command of llama-server."""
+    served = ("--alias", MODEL, "--host", "127.0.0.1", "--port", str(port))
+    thinks = ("--jinja", "--reasoning-format", "deepseek")
+    sizes = ("--ctx-size", "8192", "--parallel", "1", "--metrics")
+    program = str(bin_dir / "llama-server")
+    return [program, "--model", str(model), *served, *thinks, *sizes]
+
+
+ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
 TINY = Run(
+    engine="vllm",
     write=write_tiny,
+    argv=vllm_argv("--load-format", "dummy", "--max-model-len", str(CONTEXT), "--enforce-eager"),
     cases=CASES,
-    flags=("--load-format", "dummy", "--max-model-len", str(CONTEXT), "--enforce-eager"),
-    log=f"vllm-{VERSION}-cpu-tiny.log",
-    answers=f"vllm-{VERSION}-api.json",
+    log="vllm-0.32.0-cpu-tiny.log",
+    answers="vllm-0.32.0-api.json",
+    environment=ON_CPU,
 )
 SCRIPTED = Run(
+    engine="vllm",
     write=write_scripted,
+    argv=vllm_argv(),  # compiled, as it runs in earnest
     cases=SPEAKS,
-    flags=(),  # compiled, as it runs in earnest
-    log=f"vllm-{VERSION}-cpu-scripted.log",
-    answers=f"vllm-{VERSION}-scripted.json",
+    log="vllm-0.32.0-cpu-scripted.log",
+    answers="vllm-0.32.0-scripted.json",
+    environment=ON_CPU,
 )
-RUNS = {"tiny": TINY, "scripted": SCRIPTED}
+LLAMACPP = Run(
+    engine="llamacpp",
+    write=write_gguf,
+    argv=llamacpp_argv,
+    cases=(*SPEAKS, *EDGES, Case("props", "GET", "/props"), Case("metrics", "GET", "/metrics")),
+    log="llamacpp-11434-cpu-scripted.log",
+    answers="llamacpp-11434-scripted.json",
+)
+# Ready in half the time, with the same answers: for tests that only ask.
+EAGER = replace(SCRIPTED, argv=vllm_argv("--enforce-eager"))
+RUNS = {"tiny": TINY, "scripted": SCRIPTED, "llamacpp": LLAMACPP}
 
 
 def free_port() -> int:
@@ -356,26 +399,22 @@ def ask(port: int, case: Case) -> dict[str, object]:
     }
 
 
-def serve_argv(bin_dir: Path, model: Path, port: int, flags: tuple[str, ...]) -> list[str]:
-    """Return the command of a recorded run."""
-    served = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
-    parsers = ("--tool-call-parser", "kimi_k2", "--enable-auto-tool-choice")
-    thinks = ("--reasoning-parser", "kimi_k2", "--trust-remote-code")
-    return [str(bin_dir / "vllm"), "serve", str(model), *served, *parsers, *thinks, *flags]
-
-
-def wait_ready(port: int, process: subprocess.Popen[bytes]) -> float:
-    """Return the seconds until `/health` answered 200; raise when the engine ends or is late."""
+def wait_ready(port: int, process: subprocess.Popen[bytes]) -> list[dict[str, object]]:
+    """Return what `/health` said before it said 200; raise when the engine ends or is late."""
     started = time.monotonic()
+    before: dict[object, dict[str, object]] = {}
     while time.monotonic() - started < START_BUDGET_S:
         if process.poll() is not None:
             raise RuntimeError(f"the engine ended with {process.returncode} before it was ready")
         try:
-            if ask(port, CASES[0])["status"] == http.client.OK:
-                return time.monotonic() - started
+            answer = ask(port, LOADING)
         except OSError:
-            pass
-        time.sleep(0.5)
+            time.sleep(0.01)
+            continue
+        if answer["status"] == http.client.OK:
+            return list(before.values())
+        before[answer["body"]] = answer
+        time.sleep(0.01)
     raise RuntimeError(f"the engine was not ready after {START_BUDGET_S:.0f} s")
 
 
@@ -398,33 +437,60 @@ def ended(process: subprocess.Popen[bytes]) -> str:
         return "had to be killed"
 
 
+@dataclass(frozen=True)
+class Served:
+    """A running engine."""
+
+    port: int
+    argv: tuple[str, ...]
+    before: tuple[dict[str, object], ...]  # what it said while it loaded
+
+
+@contextmanager
+def serving(
+    run: Run, bin_dir: Path, folder: Path, say: Callable[[str], None] = print
+) -> Iterator[Served]:
+    """Run the engine on its model; it is ready inside, and ended afterwards.
+
+    `folder` holds the model and the log, `model` and `log`.
+    """
+    model, port = folder / "model", free_port()
+    run.write(model)
+    argv = run.argv(bin_dir, model, port)
+    with (folder / "log").open("wb") as out:
+        process = subprocess.Popen(
+            argv,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **run.environment},
+            start_new_session=True,
+        )
+    try:
+        started = time.monotonic()
+        before = wait_ready(port, process)
+        say(f"ready after {time.monotonic() - started:.1f} s")
+        yield Served(port, tuple(argv), tuple(before))
+    finally:
+        say(ended(process))
+
+
 def record(bin_dir: Path, logs: Path, run: Run, say: Callable[[str], None] = print) -> None:
     """Run the engine once; `logs` then holds its complete log and every case with its answer."""
-    with tempfile.TemporaryDirectory(prefix="kimi-") as folder:
-        model, log, port = Path(folder) / "model", Path(folder) / "log", free_port()
-        run.write(model)
-        argv = serve_argv(bin_dir, model, port, run.flags)
-        env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                argv, stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True
-            )
-        try:
-            say(f"ready after {wait_ready(port, process):.1f} s")
-            answers = [ask(port, case) for case in run.cases]
-        finally:
-            say(ended(process))
-        places = {
-            str(bin_dir.parent): "/opt/vllm",
-            str(model): "/models/tiny",
-            sys.base_prefix: "/usr",
-            str(Path.home()): "~",
-            str(port): "8000",
-        }
-        command = " ".join(argv)
-        text = f"$ VLLM_CPU_KVCACHE_SPACE=1 {command}\n{log.read_text('utf-8', 'replace')}"
-    logs.mkdir(parents=True, exist_ok=True)
-    (logs / run.log).write_text(scrub(text, places), "utf-8")
+    with tempfile.TemporaryDirectory(prefix="kimi-") as name:
+        folder = Path(name)
+        with serving(run, bin_dir, folder, say) as engine:
+            answers = [*engine.before, *(ask(engine.port, case) for case in run.cases)]
+        said = (folder / "log").read_text("utf-8", "replace")
+    places = {
+        str(bin_dir.parent): "/opt/engine",
+        str(folder / "model"): "/models/kimi",
+        sys.base_prefix: "/usr",
+        str(Path.home()): "~",
+        str(engine.port): "8000",
+    }
+    words = [*(f"{name}={value}" for name, value in run.environment.items()), *engine.argv]
     recorded = json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / run.log).write_text(scrub(f"$ {' '.join(words)}\n{said}", places), "utf-8")
     (logs / run.answers).write_text(scrub(recorded, places), "utf-8")
     say(f"{len(answers)} answers kept")
