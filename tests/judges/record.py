@@ -320,7 +320,8 @@ def llamacpp_argv(bin_dir: Path, model: Path, port: int) -> list[str]:
     """Return the command of llama-server."""
     served = ("--alias", MODEL, "--host", "127.0.0.1", "--port", str(port))
     thinks = ("--jinja", "--reasoning-format", "deepseek")
-    sizes = ("--ctx-size", "8192", "--parallel", "1", "--metrics")
+    # Why the verbosity: at its default, 3, neither weights nor cache are in the log.
+    sizes = ("--ctx-size", "8192", "--parallel", "1", "--metrics", "--verbosity", "4")
     program = str(bin_dir / "llama-server")
     return [program, "--model", str(model), *served, *thinks, *sizes]
 
