@@ -215,6 +215,14 @@ class Bandwidth(Profile, frozen=True, kw_only=True):
     guess: bool = False
 
 
+class Compute(Profile, frozen=True, kw_only=True):
+    """10¹² floating-point operations per second: dense bf16 products summed in fp32."""
+
+    bf16_teraflops: Annotated[float, Meta(gt=0)]
+    source: str
+    guess: bool = False
+
+
 class Interconnect(Profile, frozen=True, kw_only=True):
     """How the GPUs of one node reach each other; `domain` is the largest all-to-all group."""
 
@@ -240,6 +248,7 @@ class Gpu(Profile, frozen=True, kw_only=True):
     driver_names: tuple[str, ...]
     memory: GpuMemory
     bandwidth: Bandwidth | None = None
+    compute: Compute | None = None
     interconnect: Interconnect
     #: 8 on an HGX board: what a node of these cards holds at most, as sold
     per_node: Count | None = None
