@@ -74,6 +74,8 @@ def shared_faults(catalog: Catalog) -> Iterator[Fault]:
         yield from _unknown(
             "notices.yaml", "generation", rule.when.generations, catalog.generations
         )
+    quoted = [figure.model for figure in catalog.advice.benchmarks]
+    yield from _unknown("advice.yaml", "model", quoted, catalog.models)
     yield from _shared("gpus", {gpu.id: gpu.aliases for gpu in catalog.gpus.values()})
     yield from _shared("models", {model.id: model.aliases for model in catalog.models.values()})
 

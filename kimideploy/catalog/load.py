@@ -1,8 +1,8 @@
 """Load the Catalog: the shipped profiles, then the user's, file by file.
 
 A folder of profiles holds `architectures.yaml`, `formats.yaml`, `generations.yaml`,
-`tiers.yaml`, `notices.yaml`, and one file each in `models/`, `gpus/` and `engines/`. A file in a
-later folder replaces the one of the same name whole; nothing is merged.
+`tiers.yaml`, `notices.yaml`, `advice.yaml`, and one file each in `models/`, `gpus/` and
+`engines/`. A file in a later folder replaces the one of the same name whole; nothing is merged.
 
 Shipped files are known to be right by their own tests; what a user adds is checked whenever it
 is read, and `check_catalog` checks everything.
@@ -22,6 +22,7 @@ import platformdirs
 
 from kimideploy.catalog.check import Fault, own_faults, shared_faults
 from kimideploy.catalog.types import (
+    AdviceFacts,
     Architecture,
     Catalog,
     Engine,
@@ -83,6 +84,7 @@ SHAPES: Mapping[str, type[Profile]] = {
     "generations.yaml": GenerationFile,
     "tiers.yaml": TierFile,
     "notices.yaml": NoticeFile,
+    "advice.yaml": AdviceFacts,
     "models/*.yaml": Model,
     "gpus/*.yaml": Gpu,
     "engines/*.yaml": Engine,
@@ -221,6 +223,7 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         engines={name: engines[name] for name in _ENGINES if name in engines},
         tiers=whole("tiers.yaml", TierFile).tiers,
         notices=whole("notices.yaml", NoticeFile).notices,
+        advice=whole("advice.yaml", AdviceFacts),
         digest=hashlib.sha256(text).hexdigest(),
     )
 

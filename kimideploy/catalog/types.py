@@ -445,6 +445,33 @@ class NoticeRule(Profile, frozen=True, kw_only=True):
     date: str
 
 
+class RulesOfThumb(Profile, frozen=True, kw_only=True):
+    """From where on self-hosting is said to be worth a thought; shown, never decided by."""
+
+    tokens_per_day: Annotated[float, Meta(gt=0)]
+    usd_per_month: Annotated[float, Meta(gt=0)]
+    source: str
+
+
+class Benchmark(Profile, frozen=True, kw_only=True):
+    """A published figure of a model; `independent` when others than its vendor ran it."""
+
+    model: str
+    name: str
+    percent: Annotated[float, Meta(ge=0, le=100)]
+    independent: bool
+    source: str
+
+
+class AdviceFacts(Profile, frozen=True, kw_only=True):
+    """`advice.yaml`: what advice is held against; `hardware` are the machines tried by default."""
+
+    sources: dict[str, Source]
+    rules_of_thumb: RulesOfThumb
+    benchmarks: tuple[Benchmark, ...]
+    hardware: tuple[str, ...]
+
+
 class Catalog(msgspec.Struct, frozen=True):
     """All profiles, by id, and the sha256 over their canonical text (a plan pins it)."""
 
@@ -456,4 +483,5 @@ class Catalog(msgspec.Struct, frozen=True):
     engines: dict[EngineId, Engine]
     tiers: tuple[Tier, ...]
     notices: tuple[NoticeRule, ...]
+    advice: AdviceFacts
     digest: str
