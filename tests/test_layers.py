@@ -37,7 +37,13 @@ TYPES_ONLY = {
     "planning": {"facts.types", "facts.hardware"},
     "engines": {"planning.types"},
     "conformance": {"facts.types"},
-    "views": {"facts.types", "planning.types", "catalog.types", "apply.events"},
+    "views": {
+        "facts.types",
+        "planning.types",
+        "planning.estimates",
+        "catalog.types",
+        "apply.events",
+    },
 }
 #: who may import what reaches a process, a network or a driver
 HANDS: dict[str, tuple[str, ...]] = {

@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "Show the GPUs, memory, disks and engines of this machine.",
     "plan": "Decide how, or whether, a model fits the hardware.",
     "render": "Write what a plan's nodes run: one file a node.",
+    "report": "Write a plan as one HTML page.",
     "serve": "Serve a model on this machine until Ctrl-C.",
     "profiles": "Show and check the facts that plans are made from.",
 }
