@@ -1,8 +1,8 @@
 """Load the Catalog: the shipped profiles, then the user's, file by file.
 
-A folder of profiles holds `architectures.yaml`, `formats.yaml`, `generations.yaml`,
-`tiers.yaml`, `notices.yaml`, `advice.yaml`, and one file each in `models/`, `gpus/` and
-`engines/`. A file in a later folder replaces the one of the same name whole; nothing is merged.
+A folder of profiles holds the files of SHAPES: `architectures.yaml`, `speed.yaml` and so on, and
+one file each in `models/`, `gpus/` and `engines/`. A file in a later folder replaces the one of the
+same name whole; nothing is merged. Measurements are as shipped.
 
 Shipped files are known to be right by their own tests; what a user adds is checked whenever it
 is read, and `check_catalog` checks everything.
@@ -21,6 +21,8 @@ import msgspec
 import platformdirs
 
 from kimideploy.catalog.check import Fault, own_faults, shared_faults
+from kimideploy.catalog.measurements import read_measurements
+from kimideploy.catalog.speed import SpeedFile
 from kimideploy.catalog.types import (
     AdviceFacts,
     Architecture,
@@ -85,6 +87,7 @@ SHAPES: Mapping[str, type[Profile]] = {
     "tiers.yaml": TierFile,
     "notices.yaml": NoticeFile,
     "advice.yaml": AdviceFacts,
+    "speed.yaml": SpeedFile,
     "models/*.yaml": Model,
     "gpus/*.yaml": Gpu,
     "engines/*.yaml": Engine,
@@ -213,17 +216,21 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         return [value for value in files.values() if isinstance(value, shape)]
 
     engines = {engine.id: engine for engine in each(Engine)}
-    text = msgspec.json.encode(files, enc_hook=int, order="deterministic")
+    gpus = {gpu.id: gpu for gpu in each(Gpu)}
+    measurements = read_measurements("throughput", gpus)
+    text = msgspec.json.encode((files, measurements), enc_hook=int, order="deterministic")
     return Catalog(
         architectures=whole("architectures.yaml", ArchitectureFile).architectures,
         formats=whole("formats.yaml", FormatFile).formats,
         models={model.id: model for model in each(Model)},
         generations={g.id: g for g in whole("generations.yaml", GenerationFile).generations},
-        gpus={gpu.id: gpu for gpu in each(Gpu)},
+        gpus=gpus,
         engines={name: engines[name] for name in _ENGINES if name in engines},
         tiers=whole("tiers.yaml", TierFile).tiers,
         notices=whole("notices.yaml", NoticeFile).notices,
         advice=whole("advice.yaml", AdviceFacts),
+        speed=whole("speed.yaml", SpeedFile),
+        measurements=measurements,
         digest=hashlib.sha256(text).hexdigest(),
     )
 

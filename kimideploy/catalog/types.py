@@ -6,12 +6,16 @@ nearest one above it. `guess: true` marks what nobody measured or stated. Absent
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from kimideploy.quantities import Bytes
+
+if TYPE_CHECKING:
+    from kimideploy.catalog.measurements import Measurement
+    from kimideploy.catalog.speed import SpeedFile
 
 Support = Literal["verified", "works", "unsupported", "broken"]
 """verified: someone ran it · works: stated · unsupported: refused · broken: runs, wrong output"""
@@ -484,4 +488,6 @@ class Catalog(msgspec.Struct, frozen=True):
     tiers: tuple[Tier, ...]
     notices: tuple[NoticeRule, ...]
     advice: AdviceFacts
+    speed: SpeedFile
+    measurements: tuple[Measurement, ...]
     digest: str

@@ -9,6 +9,7 @@ from kimideploy.errors import RequestError
 from kimideploy.planning.choose import best_first, notices, reasons
 from kimideploy.planning.inventory import check
 from kimideploy.planning.search import Refused, Weighed, search
+from kimideploy.planning.speed import speed_of
 from kimideploy.planning.suggest import closest
 from kimideploy.planning.types import Decision, Inventory, NoFit, Pins, Plan, Request
 from kimideploy.planning.ways import nearest, ways_out
@@ -52,6 +53,7 @@ def decide(request: Request, inventory: Inventory, catalog: Catalog) -> Decision
         served_name=request.served_name or model.id,
         copies=_copies(chosen),
         warnings=notices(chosen, catalog),
+        speed=speed_of(chosen, catalog),
         alternatives=tuple(w.candidate for w in ordered[1 : 1 + _ALTERNATIVES]),
         rejected=rejected,
     )

@@ -53,7 +53,7 @@ def routed_weights(architecture: Architecture, moe_layers: int) -> int:
 def other_weights(architecture: Architecture) -> int:
     """Parameters that are no routed expert and no vision tower, over the whole model."""
     whole = stages(architecture, 1)[0]
-    return _sharded(architecture, whole) + _replicated(architecture, whole)
+    return sharded_weights(architecture, whole) + replicated_weights(architecture, whole)
 
 
 def weight_shares(
@@ -72,13 +72,13 @@ def weight_shares(
     """
     spread = layout.tp * layout.dp
     experts = -(-int(routed_weights(architecture, stage.moe) * form.expert_bytes) // spread)
-    sharded = -(-int(_sharded(architecture, stage) * form.other_bytes) // layout.tp)
+    sharded = -(-int(sharded_weights(architecture, stage) * form.other_bytes) // layout.tp)
     shares = [
         Share("routed experts", experts),
         Share("other weights", sharded, "attention, shared experts, dense layer, embeddings"),
         Share(
             "replicated",
-            int(_replicated(architecture, stage) * form.other_bytes),
+            int(replicated_weights(architecture, stage) * form.other_bytes),
             "low-rank projections, norms, router: whole on every rank",
         ),
         Share(
@@ -109,7 +109,9 @@ def kv_bytes_per_token(
     return -(-values * numerator // (denominator * layout.dcp))
 
 
-def _sharded(a: Architecture, stage: Stage) -> int:
+def sharded_weights(architecture: Architecture, stage: Stage) -> int:
+    """Parameters of *stage* that TP shards and that are no routed expert."""
+    a = architecture
     head = a.qk_nope_head_dim + a.qk_rope_head_dim
     attention = (
         a.q_lora_rank * a.heads * head
@@ -122,7 +124,9 @@ def _sharded(a: Architecture, stage: Stage) -> int:
     return stage.layers * attention + stage.moe * shared + (stage.layers - stage.moe) * dense + ends
 
 
-def _replicated(a: Architecture, stage: Stage) -> int:
+def replicated_weights(architecture: Architecture, stage: Stage) -> int:
+    """Parameters of *stage* that every TP rank holds whole: low-rank projections, norms, router."""
+    a = architecture
     low_rank = a.hidden * (a.q_lora_rank + a.kv_lora_rank + a.qk_rope_head_dim)
     norms = 2 * a.hidden + a.q_lora_rank + a.kv_lora_rank
     router = a.experts * a.hidden + a.experts

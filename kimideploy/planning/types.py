@@ -11,6 +11,7 @@ import msgspec
 
 from kimideploy.catalog.types import EngineId, KvDtype, WeightFormat
 from kimideploy.facts.types import Strict
+from kimideploy.planning.estimates import Speed
 
 PLAN_SCHEMA = "kimideploy.plan/1"
 Goal = Literal["balanced", "latency", "throughput", "context", "cost"]
@@ -247,6 +248,8 @@ class Plan(Strict, frozen=True, tag_field="decision", tag="plan"):
     copies: int
     launches: tuple[Launch, ...] = ()
     warnings: tuple[Notice, ...] = ()
+    #: how fast it is predicted to be; None where nothing is known of the GPU's speed
+    speed: Speed | None = None
     #: candidates that fit too, best first
     alternatives: tuple[Candidate, ...] = ()
     rejected: tuple[Rejection, ...] = ()
