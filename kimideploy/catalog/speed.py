@@ -23,7 +23,7 @@ class Parameter(Profile, frozen=True, kw_only=True):
     prior: Positive
     width: Positive
     unit: str
-    why: str
+    note: str
     #: whether published measurements moved it: false is a guess
     fitted: bool = False
 
@@ -32,7 +32,7 @@ class Spread(Profile, frozen=True, kw_only=True):
     """Four of five measurements lie between prediction / `factor` and prediction × `factor`."""
 
     factor: Annotated[float, Meta(ge=1)]
-    why: str
+    note: str
     guess: bool = False
 
 
@@ -44,12 +44,13 @@ class LoadRate(Profile, frozen=True, kw_only=True):
     fast: Positive
     start: Positive
     source: str
-    why: str
+    note: str
 
 
 class SpeedFile(Profile, frozen=True, kw_only=True):
     """`speed.yaml`."""
 
+    source: str
     sources: dict[str, Source]
     parameters: dict[str, Parameter]
     #: measured: this GPU and engine · generation: its generation · scaled: by data sheet ·
