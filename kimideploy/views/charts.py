@@ -17,7 +17,7 @@ COLOURS = 8
 WIDTH = 420
 _LEFT, _RIGHT, _TOP, _PLOT = 46, 14, 26, 190
 #: a letter is about this wide, and no text may run over the next one
-_LETTER = 7.2
+_LETTER = 8.0
 _ROW = 20
 _MOST_TICKS = 6
 _LARGE, _SMALL = 1e15, 1e-3

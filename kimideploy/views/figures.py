@@ -83,11 +83,12 @@ def memory_section(fit: Fit, gpus: int) -> Section | None:
     charts: list[Chart] = []
     if fit.shares:
         which = f"The fullest of {gpus} GPUs" if gpus > 1 else "The GPU"
-        short = f"{gib(fit.short)} are missing for {fit.context:,} tokens."
+        for_what = f" for {fit.context:,} tokens" if fit.context > 0 else ""
+        short = f"{gib(fit.short)} are missing{for_what}."
         lines.append(f"The engine may fill {fit.memory_fraction:.0%} of each card.")
         charts.append(
             _stack(
-                "memory",
+                "gpu-memory",
                 which,
                 fit.shares,
                 whole=fit.capacity,
@@ -157,7 +158,7 @@ def speed_section(speed: Speed | None) -> Section:
         f" {span(speed.ttft, 's')}."
         f" Ready in {_minutes(speed.load)}, weights on a local disk."
     )
-    lines = (prompts, f"From {speed.basis}.") if speed.basis else (prompts,)
+    lines = (prompts, f"Basis: {speed.basis}.") if speed.basis else (prompts,)
     charts = (
         _speed("per-user", "What each user gets", speed.points, [p.per_user for p in speed.points]),
         _speed("total", "All users together", speed.points, [p.total for p in speed.points]),

@@ -135,7 +135,7 @@ def _no_fit(no: NoFit) -> dict[str, Any]:
         "facts": [
             ("Model", no.request.model),
             ("Hardware", machines),
-            *((name.replace("_", " "), _asked(value)) for name, value in asked.items()),
+            *((name.replace("_", " ").capitalize(), _asked(value)) for name, value in asked.items()),
             *(("Note", note) for note in no.inventory.notes),
         ],
         "sections": [memory] if memory is not None else [],
