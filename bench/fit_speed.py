@@ -15,15 +15,16 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from scipy.optimize import least_squares
 
 from bench.rows import Question, questions
+from kimideploy.catalog.fitted import Parameter
 from kimideploy.catalog.load import load_catalog
-from kimideploy.catalog.speed import Parameter
 from kimideploy.planning.steps import Parameters
 
 PROFILE = Path(__file__).parents[1] / "profiles" / "speed.yaml"
@@ -31,6 +32,8 @@ PROFILE = Path(__file__).parents[1] / "profiles" / "speed.yaml"
 _NOISE = 0.1
 _MOST = 40
 _SOFT = 1.5
+#: a logarithm that moved less was not moved by anything measured
+_MOVED = 1e-3
 
 
 def fit(rows: Sequence[Question], parameters: dict[str, Parameter]) -> dict[str, float]:
@@ -65,7 +68,7 @@ def spread(rows: Sequence[Question], p: Parameters, share: float = 0.8) -> float
 
 def main() -> None:
     """Print and perhaps write a fit."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help=f"write it into {PROFILE.name}")
     write = parser.parse_args().write
     catalog = load_catalog()
@@ -82,21 +85,29 @@ def main() -> None:
         print(f"{statistics.median(off):7.1%} median of {len(own):3} rows: {url[-60:]}")
     print(f"four of five lie within a factor of {spread(rows, values):.2f}")
     if write:
-        moved = {
-            name: value
-            for name, value in values.items()
-            if abs(math.log(value / parameters[name].prior)) > 1e-3  # noqa: PLR2004
+        fitted = {
+            name: msgspec.structs.replace(entry, value=values[name])
+            for name, entry in parameters.items()
         }
-        text = PROFILE.read_text(encoding="utf-8")
-        for name in parameters:
-            value = moved.get(name, parameters[name].prior)
-            text = re.sub(
-                rf"(?m)^(  {re.escape(name)}: {{)(?:fitted: \w+, )?value: [^,]+,",
-                rf"\g<1>{'fitted: true, ' if name in moved else ''}value: {float(f'{value:.3g}')},",
-                text,
-            )
-        PROFILE.write_text(text, encoding="utf-8")
-        print(f"written to {PROFILE}")
+        rewrite(PROFILE, fitted)
+        print(f"written to {PROFILE.name}")
+
+
+def rewrite(path: Path, parameters: Mapping[str, Parameter]) -> None:
+    """Write the values of *parameters* into the profile at *path*; the rest of it stays.
+
+    A value no measurement moved is its prior again, and is not called fitted.
+    """
+    text = path.read_text(encoding="utf-8")
+    for name, entry in parameters.items():
+        moved = abs(math.log(entry.value / entry.prior)) > _MOVED
+        value = float(f"{entry.value if moved else entry.prior:.3g}")
+        text = re.sub(
+            rf"(?m)^(  {re.escape(name)}: {{)(?:fitted: \w+, )?value: [^,]+,",
+            rf"\g<1>{'fitted: true, ' if moved else ''}value: {value},",
+            text,
+        )
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ import msgspec
 import platformdirs
 
 from kimideploy.catalog.check import Fault, own_faults, shared_faults
+from kimideploy.catalog.fitted import OverheadFile, SpeedFile
 from kimideploy.catalog.measurements import read_measurements
-from kimideploy.catalog.speed import SpeedFile
 from kimideploy.catalog.types import (
     AdviceFacts,
     Architecture,
@@ -88,6 +88,7 @@ SHAPES: Mapping[str, type[Profile]] = {
     "notices.yaml": NoticeFile,
     "advice.yaml": AdviceFacts,
     "speed.yaml": SpeedFile,
+    "overhead.yaml": OverheadFile,
     "models/*.yaml": Model,
     "gpus/*.yaml": Gpu,
     "engines/*.yaml": Engine,
@@ -230,6 +231,7 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         notices=whole("notices.yaml", NoticeFile).notices,
         advice=whole("advice.yaml", AdviceFacts),
         speed=whole("speed.yaml", SpeedFile),
+        overhead=whole("overhead.yaml", OverheadFile),
         measurements=measurements,
         digest=hashlib.sha256(text).hexdigest(),
     )

@@ -14,8 +14,8 @@ from msgspec import Meta
 from kimideploy.quantities import Bytes
 
 if TYPE_CHECKING:
+    from kimideploy.catalog.fitted import OverheadFile, SpeedFile
     from kimideploy.catalog.measurements import Measurement
-    from kimideploy.catalog.speed import SpeedFile
 
 Support = Literal["verified", "works", "unsupported", "broken"]
 """verified: someone ran it · works: stated · unsupported: refused · broken: runs, wrong output"""
@@ -293,26 +293,11 @@ class Install(Profile, frozen=True, kw_only=True):
     note: str | None = None
 
 
-class Overhead(Profile, frozen=True, kw_only=True):
-    """What the engine takes per GPU beside weights and KV cache: activations, graphs, NCCL.
-
-    `typical` decides; `low`..`high` is the range seen. `draft` is added by an EAGLE3 draft.
-    """
-
-    typical: Bytes
-    low: Bytes
-    high: Bytes
-    source: str
-    draft: Bytes | None = None
-    guess: bool = False
-    note: str | None = None
-
-
 class MemoryPolicy(Profile, frozen=True, kw_only=True):
     """`fraction`: share of the card the engine may fill, the default and the highest we choose.
 
-    `outside` true (SGLang): the overhead lives in the remaining 1 - fraction; false (vLLM): the
-    overhead is taken from inside the fraction.
+    `outside` true (SGLang): activations and graphs live in the remaining 1 - fraction; false
+    (vLLM): they are taken from inside the fraction. How much they are: `overhead.yaml`.
     """
 
     fraction: Share
@@ -321,7 +306,6 @@ class MemoryPolicy(Profile, frozen=True, kw_only=True):
     fraction_amd: Share | None = None
     outside: bool
     source: str
-    overhead: Overhead
     #: the context an engine that holds experts in host memory is given when none is asked for:
     #: more cache there means fewer experts on the GPUs
     context_default: Count | None = None
@@ -489,5 +473,6 @@ class Catalog(msgspec.Struct, frozen=True):
     notices: tuple[NoticeRule, ...]
     advice: AdviceFacts
     speed: SpeedFile
+    overhead: OverheadFile
     measurements: tuple[Measurement, ...]
     digest: str

@@ -127,6 +127,33 @@ ConcurrencyOpt = Annotated[
         help="requests of full length that must fit at once  [default: 1]",
     ),
 ]
+FractionOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-fraction",
+        metavar="SHARE",
+        help="share of each GPU the engine may fill, 0.9  [default: chosen]",
+    ),
+]
+BatchOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-tokens",
+        metavar="TOKENS",
+        parser=tokens,
+        help="tokens of one pass over a prompt  [default: chosen]",
+    ),
+]
+SequencesOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--sequences", metavar="N", help="sequences decoded at once, at most  [default: chosen]"
+    ),
+]
+DcpOpt = Annotated[
+    int | None,
+    typer.Option("--dcp", metavar="N", help="spread the KV cache over N GPUs  [default: chosen]"),
+]
 KvOpt = Annotated[KvDtype | None, typer.Option("--kv-dtype", help="type of the KV cache")]
 TextOnlyOpt = Annotated[
     bool | None,
@@ -212,6 +239,10 @@ class PlanOptions:
     context: ContextOpt = None
     min_context: MinContextOpt = None
     concurrency: ConcurrencyOpt = None
+    memory_fraction: FractionOpt = None
+    batch_tokens: BatchOpt = None
+    sequences: SequencesOpt = None
+    dcp: DcpOpt = None
     kv_dtype: KvOpt = None
     text_only: TextOnlyOpt = None
     draft: DraftOpt = None

@@ -11,8 +11,6 @@ from kimideploy.engines.site import Site
 
 #: prompts above this many tokens are prefilled on the GPUs, layer by layer
 _GPU_PREFILL_TOKENS = 400
-#: tokens prefilled at a time, as in the vendor's Kimi command
-_CHUNK = 32658
 #: Why: --kt-cpuinfer has no default. Fewer threads than cores are slow, more are far slower, so
 #: an unknown host gets what every two-socket server has. The plan says it is a guess.
 CORES_GUESS = 32
@@ -42,7 +40,7 @@ def command(site: Site) -> tuple[str, ...]:
         *say("memory_fraction", plan.fit.memory_fraction),
         *say("max_total_tokens", plan.fit.kv_tokens),
         *say("kv_dtype", KV[plan.candidate.kv_dtype]),
-        *say("chunked_prefill", _CHUNK),
+        *say("chunked_prefill", plan.fit.batch_tokens, when=plan.fit.batch_tokens is not None),
         *say("mixed_chunk"),
         *say("no_shared_experts_fusion"),
         *say("attention_backend", site.attention or "flashinfer"),

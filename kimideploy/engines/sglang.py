@@ -50,6 +50,8 @@ def command(site: Site) -> tuple[str, ...]:
         *_across_nodes(site),
         *say("context", plan.fit.context),
         *say("memory_fraction", plan.fit.memory_fraction),
+        *say("batch_tokens", plan.fit.batch_tokens, when=plan.fit.batch_tokens is not None),
+        *say("sequences", plan.fit.sequences, when=plan.fit.sequences is not None),
         *say("kv_dtype", KV[plan.candidate.kv_dtype]),
         *say("quantization", "modelopt_fp4", when=plan.candidate.format == "nvfp4"),
         *_attention(site),

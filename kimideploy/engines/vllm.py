@@ -49,6 +49,8 @@ def command(site: Site) -> tuple[str, ...]:
         *_across_nodes(site),
         *say("context", plan.fit.context),
         *say("memory_fraction", plan.fit.memory_fraction),
+        *say("batch_tokens", plan.fit.batch_tokens, when=plan.fit.batch_tokens is not None),
+        *say("sequences", plan.fit.sequences, when=plan.fit.sequences is not None),
         *say("kv_dtype", _KV[plan.candidate.kv_dtype]),
         *say("attention_backend", site.attention, when=site.attention is not None),
         *_kernels(site),
@@ -80,6 +82,8 @@ def environment(site: Site) -> dict[str, str]:
         "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
         "VLLM_NO_USAGE_STATS": "1",
     }
+    if site.plan.fit.graphs_set_aside is False:
+        env["VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS"] = "0"
     if site.plan.candidate.nodes > 1 and site.node.address is not None:
         env["VLLM_HOST_IP"] = site.node.address
     if site.amd:

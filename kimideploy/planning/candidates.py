@@ -43,6 +43,7 @@ def subjects(request: Request, group: Group, catalog: Catalog, model: Model) -> 
                     layout=layout,
                     kv_dtype=request.kv_dtype or "bf16",
                     tier=tier.id if tier is not None else checkpoint.format,
+                    known=catalog.overhead,
                 )
 
 
@@ -51,7 +52,11 @@ def variants(base: Subject) -> Iterator[Subject]:
     asked = base.request.kv_dtype
     dtypes: tuple[KvDtype, ...] = (asked,) if asked is not None else base.engine.kv
     layout = base.layout
-    dcps = (1, layout.tp) if "dcp" in base.engine.layouts and layout.tp > 1 else (1,)
+    dcps: tuple[int, ...] = (1,)
+    if base.request.dcp is not None:
+        dcps = (base.request.dcp,)
+    elif "dcp" in base.engine.layouts and layout.tp > 1:
+        dcps = (1, layout.tp)
     eps = (layout.ep, True) if "ep" in base.engine.layouts and layout.tp > 1 else (layout.ep,)
     for dtype in dtypes:
         for dcp in dcps:

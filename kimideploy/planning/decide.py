@@ -17,6 +17,9 @@ from kimideploy.planning.ways import nearest, ways_out
 #: alternatives that are listed; the rest differ in detail only
 _ALTERNATIVES = 8
 _MOST_CONCURRENCY = 65_536
+#: no engine runs without anything beside its fraction
+_MOST_FRACTION = 0.99
+_MOST_DCP = 64
 
 
 def decide(request: Request, inventory: Inventory, catalog: Catalog) -> Decision:
@@ -78,9 +81,15 @@ def _check(request: Request, catalog: Catalog, longest: int, checkpoints: tuple[
         ("--min-context", request.min_context, longest),
         ("--concurrency", request.concurrency, _MOST_CONCURRENCY),
         ("--port", request.port, 65_535),
+        ("--batch-tokens", request.batch_tokens, longest),
+        ("--sequences", request.sequences, _MOST_CONCURRENCY),
+        ("--dcp", request.dcp, _MOST_DCP),
     ):
         if value is not None and not 1 <= value <= most:
             raise RequestError(f"{flag} {value} is outside 1 … {most:,}")
+    fraction = request.memory_fraction
+    if fraction is not None and not 0 < fraction <= _MOST_FRACTION:
+        raise RequestError(f"--memory-fraction {fraction:g} is outside 0 … {_MOST_FRACTION:g}")
     if (
         request.context is not None
         and request.min_context is not None

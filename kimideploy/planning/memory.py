@@ -98,13 +98,13 @@ def weight_shares(
 
 
 def kv_bytes_per_token(
-    architecture: Architecture, layout: Layout, stage: Stage, dtype: KvDtype
+    architecture: Architecture, layout: Layout, stage: Stage, dtype: KvDtype, *, extra: int = 0
 ) -> int:
     """KV bytes one token takes on one rank: MLA keeps one latent, whole on every TP rank.
 
-    Decode context parallelism spreads it; pipeline stages hold their own layers only.
+    Decode context parallelism spreads tokens over ranks, and this is a rank's share of one. stages hold their own layers only; `extra` layers are a draft model's.
     """
-    values = stage.layers * (architecture.kv_lora_rank + architecture.qk_rope_head_dim)
+    values = (stage.layers + extra) * (architecture.kv_lora_rank + architecture.qk_rope_head_dim)
     numerator, denominator = KV_BYTES[dtype]
     return -(-values * numerator // (denominator * layout.dcp))
 

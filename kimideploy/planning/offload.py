@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kimideploy.planning.fit import HEADROOM, KV, OVERHEAD, context_for, need
+from kimideploy.planning.fit import HEADROOM, KV, context_for, need
 from kimideploy.planning.memory import (
     kv_bytes_per_token,
     routed_weights,
     stages,
     weight_shares,
 )
+from kimideploy.planning.overhead import Settings, overhead
 from kimideploy.planning.subject import Subject
 from kimideploy.planning.types import Fit, Layout, Offload, Share
 
@@ -20,6 +21,9 @@ GGUF_RESERVE = 10_000_000_000
 #: runtime and buffers of KTransformers beside the experts, a guess between its documents' 600 GB
 #: for the INT4 checkpoint and the experts' own bytes
 HYBRID_RESERVE = 20_000_000_000
+#: tokens of a prompt that are read while the experts stream through once, as in the vendor's
+#: command, and what is tried where memory is short
+_CHUNKS = (32_658, 8_192, 2_048)
 
 
 def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
@@ -28,6 +32,15 @@ def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
     Each GPU also holds room for one layer's experts that prefill streams through it
     (`--kt-gpu-prefill-token-threshold`, kt-kernel README: about 9 GB at TP1).
     """
+    chunks = _CHUNKS if subject.request.batch_tokens is None else (subject.request.batch_tokens,)
+    for chunk in chunks:
+        fit, offload = _hybrid(subject, chunk)
+        if fit.verdict != "no" or chunk == chunks[-1]:
+            return fit, offload
+    raise AssertionError("the last chunk is always taken")
+
+
+def _hybrid(subject: Subject, chunk: int) -> tuple[Fit, Offload]:
     a, form, node = subject.architecture, subject.form, subject.node
     if form is None:
         raise AssertionError("KTransformers loads a format with known weight sizes")
@@ -37,11 +50,13 @@ def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
     weights = weight_shares(a, form, subject.layout, stage, vision=subject.vision, routed=False)
     layer = int(routed_weights(a, 1) * form.expert_bytes)
     expert = int(routed_weights(a, stage.moe) * form.expert_bytes) // a.experts
-    overhead = int(policy.overhead.typical)
+    fraction = subject.request.memory_fraction or policy.fraction
+    settings = Settings(fraction, chunk, 1)
+    beside = overhead(subject.situation, settings, subject.overheads)
     streaming = Share("expert streaming", -(-layer // tp), "one layer's experts during prefill")
     per_token = kv_bytes_per_token(a, subject.layout, stage, subject.kv_dtype)
-    budget = int(node.gpu_memory * policy.fraction)
-    fixed = overhead + streaming.bytes + sum(share.bytes for share in weights)
+    budget = int(node.gpu_memory * fraction)
+    fixed = beside.taken + streaming.bytes + sum(share.bytes for share in weights)
     # Why: one expert must stay on the GPUs, none at all fails to start
     # (https://github.com/kvcache-ai/ktransformers/issues/1835).
     room = budget - fixed - -(-expert // tp)
@@ -54,7 +69,7 @@ def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
         *weights,
         Share("routed experts", -(-expert * on_gpu // tp), f"{on_gpu} of {a.experts} a layer"),
         streaming,
-        Share(OVERHEAD, overhead, guess=policy.overhead.guess),
+        *beside.inside,
         Share(KV, cache),
     ]
     ram = (
@@ -72,6 +87,7 @@ def fit_hybrid(subject: Subject) -> tuple[Fit, Offload]:
         per_token=per_token,
         context=context,
         short=short,
+        settings=settings,
     )
     return fit, Offload(gpu_experts=on_gpu, threads=node.cores, numa=node.numa)
 
@@ -90,10 +106,11 @@ def fit_gguf(subject: Subject) -> tuple[Fit, Offload]:
     whole = kv_bytes_per_token(a, Layout(), stages(a, 1)[0], subject.kv_dtype)
     if not node.gpus:
         return _on_cpu(subject, layer * moe, non_expert, whole)
-    overhead = int(policy.overhead.typical)
+    settings = Settings(policy.fraction, 512, 1)
+    beside = overhead(subject.situation, settings, subject.overheads)
     budget = int(node.gpu_memory * policy.fraction)
     cards = [
-        _card(subject, block, whole=whole, budget=budget - overhead)
+        _card(subject, block, whole=whole, budget=budget - beside.taken)
         for block in _split(a.layers, subject.layout.pp)
     ]
     tightest = min(cards, key=lambda card: card.room / card.per_token)
@@ -118,7 +135,7 @@ def fit_gguf(subject: Subject) -> tuple[Fit, Offload]:
             guess=checkpoint.guess,
         ),
         *([Share("vision", card.vision, "mmproj, on the first GPU")] if card.vision else []),
-        Share(OVERHEAD, overhead, "compute buffers", guess=policy.overhead.guess),
+        *beside.inside,
         Share(KV, tokens * card.per_token),
     ]
     cpu_layers = moe - on_gpu
@@ -218,15 +235,25 @@ def _finish(
     per_token: int,
     context: int,
     short: int,
+    settings: Settings | None = None,
 ) -> Fit:
     capacity = subject.node.gpu_memory
+    fraction = settings.fraction if settings is not None else subject.engine.memory.fraction
+    chosen = (
+        (f"passes of {settings.batch_tokens:,} tokens: each streams the experts once",)
+        if settings is not None
+        else ()
+    )
     left = capacity - sum(share.bytes for share in shares)
     if shares:
         shares = [*shares, Share(HEADROOM, max(0, left))]
     return Fit(
         verdict="yes" if context else "no",
         capacity=capacity,
-        memory_fraction=subject.engine.memory.fraction,
+        budget=int(capacity * fraction),
+        memory_fraction=fraction,
+        batch_tokens=settings.batch_tokens if settings is not None else None,
+        chosen=chosen,
         shares=tuple(shares),
         kv_bytes_per_token=per_token,
         kv_tokens=tokens,

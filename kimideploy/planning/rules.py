@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kimideploy.catalog.types import Claim
 from kimideploy.catalog.versions import denial, older
 from kimideploy.planning.memory import other_weights, routed_weights
+from kimideploy.planning.overhead import Settings, overhead
 from kimideploy.planning.subject import Subject
 from kimideploy.planning.types import Rejection
 
@@ -63,8 +64,9 @@ def checkpoint_exists(s: Subject) -> Refusal | None:
         * s.form.expert_bytes
         + other_weights(s.architecture) * s.form.other_bytes
     )
-    policy = s.engine.memory
-    each = int(s.node.gpu_memory * policy.fraction) - int(policy.overhead.typical)
+    fraction = s.engine.memory.fraction
+    beside = overhead(s.situation, Settings(fraction, 8192, 128), s.overheads)
+    each = int(s.node.gpu_memory * fraction) - beside.taken
     if each <= 0:
         return Refusal("no-checkpoint", reason, need=size)
     gpus = -(-size // each)

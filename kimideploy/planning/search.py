@@ -8,7 +8,7 @@ import msgspec
 
 from kimideploy.catalog.types import Catalog, Model
 from kimideploy.planning.candidates import subjects, variants
-from kimideploy.planning.fit import CONTEXT_STEP, HEADROOM, KV, OVERHEAD, fit_on_gpus, need
+from kimideploy.planning.fit import CONTEXT_STEP, HEADROOM, KV, fit_on_gpus, need
 from kimideploy.planning.inventory import Group, groups
 from kimideploy.planning.offload import fit_gguf, fit_hybrid
 from kimideploy.planning.rules import Refusal, refuse
@@ -82,13 +82,27 @@ def _weigh(subject: Subject, group: Group) -> Weighed | Refused:
 
 
 def _memory(subject: Subject, fit: Fit) -> Refusal | None:
-    """The last two rules: the GPUs hold their share, and so does the host."""
+    """The last rules: the GPUs hold their share, and so does the host."""
+    if fit.verdict == "no" and subject.node.gpus:
+        return _on_gpus(subject, fit)
+    return _on_host(fit)
+
+
+def _on_gpus(subject: Subject, fit: Fit) -> Refusal:
     asked = need(subject)
     taken = sum(s.bytes for s in fit.shares if s.cause not in (KV, HEADROOM))
-    budget = int(fit.capacity * fit.memory_fraction)
-    if subject.engine.memory.outside:
-        taken -= fit.of(OVERHEAD)
-    if fit.verdict == "no" and subject.node.gpus and taken >= budget:
+    budget = fit.budget
+    outside = sum(s.bytes for s in fit.outside)
+    if fit.capacity - budget < outside:
+        return Refusal(
+            "headroom",
+            f"beside a memory fraction of {fit.memory_fraction:g} too little stays free for"
+            f" {', '.join(s.cause for s in fit.outside)}",
+            need=outside,
+            have=fit.capacity - budget,
+            way_out="a lower --memory-fraction",
+        )
+    if taken >= budget:
         return Refusal(
             "weights",
             "weights and overhead leave no room for a KV cache",
@@ -96,17 +110,18 @@ def _memory(subject: Subject, fit: Fit) -> Refusal | None:
             have=budget,
             way_out=_more_gpus(subject),
         )
-    if fit.verdict == "no" and subject.node.gpus:
-        tokens = max(0, budget - taken) // fit.kv_bytes_per_token
-        return Refusal(
-            "context",
-            f"the KV cache holds {tokens:,} of the {asked.least:,} tokens asked for",
-            need=asked.least,
-            have=tokens,
-            way_out=f"--min-context {tokens - tokens % CONTEXT_STEP}"
-            if tokens > CONTEXT_STEP
-            else None,
-        )
+    tokens = max(0, budget - taken) // fit.kv_bytes_per_token
+    nearest = tokens - tokens % CONTEXT_STEP
+    return Refusal(
+        "context",
+        f"the KV cache holds {tokens:,} of the {asked.least:,} tokens asked for",
+        need=asked.least,
+        have=tokens,
+        way_out=f"--min-context {nearest}" if nearest else None,
+    )
+
+
+def _on_host(fit: Fit) -> Refusal | None:
     wanted = sum(share.bytes for share in fit.ram)
     if not fit.ram:
         return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+from kimideploy.catalog.fitted import OverheadFile
 from kimideploy.catalog.types import (
     Architecture,
     Checkpoint,
@@ -15,10 +17,16 @@ from kimideploy.catalog.types import (
     KvDtype,
     Model,
 )
+from kimideploy.planning.overhead import Parameters, Situation
 from kimideploy.planning.types import Candidate, Layout, Node, Request
 
+#: engine and kind of link whose startup logs the overhead was fitted to
+_LOGGED = (("vllm", "pcie"), ("vllm", "nvlink"))
+#: what is added to the margin where nobody measured what an engine sees of the card
+_UNMEASURED = 0.005
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Subject:
     """A checkpoint on an engine on `nodes` nodes like `node`, laid out and cached in one way."""
 
@@ -35,6 +43,43 @@ class Subject:
     layout: Layout
     kv_dtype: KvDtype
     tier: str
+    #: what is known of GPU memory beside weights and cache
+    known: OverheadFile
+    #: the vision tower split over the TP ranks instead of whole on each
+    vision_split: bool = False
+
+    @cached_property
+    def overheads(self) -> Parameters:
+        """The parameters of `planning.overhead` by name."""
+        return {name: entry.value for name, entry in self.known.parameters.items()}
+
+    @cached_property
+    def situation(self) -> Situation:
+        """What the engine's overhead depends on beside its settings."""
+        return Situation(
+            engine=self.engine.id,
+            architecture=self.architecture,
+            layout=self.layout,
+            generation=self.generation.id if self.generation is not None else None,
+            link=self.gpu.interconnect.kind if self.gpu is not None else "pcie",
+            capacity=self.node.gpu_memory,
+            draft=self.draft.tokens if self.draft is not None else 0,
+        )
+
+    @cached_property
+    def spread(self) -> int:
+        """Bytes on one GPU that four of five logs lie within of the prediction."""
+        link = self.situation.link.removesuffix("-bridge")
+        logged = (self.engine.id, link) in _LOGGED
+        margin = int(self.known.spreads["measured" if logged else "other"].bytes)
+        guessed = self.gpu is None or self.gpu.memory.guess
+        return margin + (int(self.node.gpu_memory * _UNMEASURED) if guessed else 0)
+
+    @property
+    def sets_aside_too_much(self) -> bool:
+        """Whether vLLM's estimate of graph memory is known to be several times what they take."""
+        generation = self.generation.id if self.generation is not None else None
+        return f"graph.{generation}" in self.overheads
 
     @property
     def draft(self) -> Draft | None:
@@ -49,7 +94,8 @@ class Subject:
         """Bytes of the vision tower this launch loads."""
         if self.request.text_only or self.model.vision is None or self.form is None:
             return 0
-        return int(self.model.vision.bytes)
+        share = self.layout.tp if self.vision_split else 1
+        return int(self.model.vision.bytes) // share
 
     @property
     def min_context(self) -> int:

@@ -31,6 +31,12 @@ class Request(Strict, frozen=True):
     min_context: int | None = None
     #: requests of the full context that must fit into the KV cache at once
     concurrency: int = 1
+    #: what the engine is told about memory; None: the planner chooses
+    memory_fraction: float | None = None
+    batch_tokens: int | None = None
+    sequences: int | None = None
+    #: decode context parallelism of this size and no other
+    dcp: int | None = None
     kv_dtype: KvDtype | None = None
     text_only: bool = False
     draft: bool = False
@@ -153,7 +159,9 @@ class Fit(Strict, frozen=True):
 
     verdict: Literal["yes", "tight", "no"]
     capacity: int
-    #: share of the card the engine may fill
+    #: bytes of it the engine may fill
+    budget: int
+    #: share of the card the engine is told to fill
     memory_fraction: float
     shares: tuple[Share, ...]
     #: bytes of KV cache one token takes on that GPU
@@ -164,6 +172,18 @@ class Fit(Strict, frozen=True):
     context: int
     max_concurrency: float
     short: int = 0
+    #: the cache if the overhead is at the high and the low end of what was seen
+    kv_tokens_low: int | None = None
+    kv_tokens_high: int | None = None
+    #: tokens of one pass and sequences at once that the engine is told
+    batch_tokens: int | None = None
+    sequences: int | None = None
+    #: vLLM takes the memory of CUDA graphs from inside its fraction
+    graphs_set_aside: bool | None = None
+    #: what must fit beside the fraction, by cause
+    outside: tuple[Share, ...] = ()
+    #: why these settings, a sentence each
+    chosen: tuple[str, ...] = ()
     #: host memory by cause, where experts stay there; their sum and what the node has
     ram: tuple[Share, ...] = ()
     ram_capacity: int | None = None

@@ -78,6 +78,7 @@ def plan(
         fit=Fit(
             verdict="yes",
             capacity=1,
+            budget=1,
             memory_fraction=FRACTION,
             shares=(),
             kv_bytes_per_token=1,

@@ -167,7 +167,6 @@ CASES: dict[str, tuple[Plan, str, dict[str, str]]] = {
         --kt-threadpool-count 2 --kt-num-gpu-experts 30 --kt-gpu-prefill-token-threshold 400
         --tp-size 4 --enable-p2p-check --context-length 131072
         --mem-fraction-static 0.9 --max-total-tokens 131072 --kv-cache-dtype bf16
-        --chunked-prefill-size 32658 --enable-mixed-chunk --disable-shared-experts-fusion
         --attention-backend flashinfer {PARSERS} --enable-metrics""",
         PYTHON,
     ),

@@ -42,6 +42,7 @@ CANDIDATE = Candidate(
 FIT = Fit(
     verdict="yes",
     capacity=100 * GIB,
+    budget=90 * GIB,
     memory_fraction=0.9,
     shares=(
         Share("routed experts", 50 * GIB),

@@ -1,4 +1,4 @@
-"""What a speed estimate knows beside arithmetic: parameters with a prior, and error bars."""
+"""What predictions know beside arithmetic: parameters with a prior, and error bars."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Annotated
 from msgspec import Meta
 
 from kimideploy.catalog.types import Profile, Source
+from kimideploy.quantities import Bytes
 
 Positive = Annotated[float, Meta(gt=0)]
 
 
 class Parameter(Profile, frozen=True, kw_only=True):
-    """One parameter of the speed model; `bench/fit_speed.py` writes `value`.
+    """One parameter of a model; `bench/fit_speed.py` and `bench/fit_memory.py` write `value`.
 
     `prior` is what it should be by physics or by the vendor's words, `width` how far it may be
     off (the standard deviation of its natural logarithm). A name with a dot is a factor on the
@@ -24,6 +25,7 @@ class Parameter(Profile, frozen=True, kw_only=True):
     width: Positive
     unit: str
     note: str
+    source: str | None = None
     #: whether published measurements moved it: false is a guess
     fitted: bool = False
 
@@ -57,3 +59,20 @@ class SpeedFile(Profile, frozen=True, kw_only=True):
     #: guess: nothing like it was measured
     spreads: dict[str, Spread]
     load: LoadRate
+
+
+class Margin(Profile, frozen=True, kw_only=True):
+    """Four of five logs lie within `bytes` of what was predicted."""
+
+    bytes: Bytes
+    note: str
+    guess: bool = False
+
+
+class OverheadFile(Profile, frozen=True, kw_only=True):
+    """`overhead.yaml`: GPU memory beside weights and cache; bytes unless a unit says otherwise."""
+
+    source: str
+    sources: dict[str, Source]
+    parameters: dict[str, Parameter]
+    spreads: dict[str, Margin]
