@@ -175,14 +175,15 @@ class _Scale:
         self, axis: Axis, low: float, high: float, start: float, end: float, *, spare: bool = False
     ) -> None:
         self.log, self.start, self.end = axis.log, start, end
+        low, high = (min(max(bound, -_HIGHEST), _HIGHEST) for bound in (low, high))
         if axis.log:
             # Why: a logarithm wants more than nothing, and a range more than a point.
             low = max(low, 1e-6)
-            high = max(min(high, _HIGHEST), low)
+            high = max(high, low)
             if spare or high == low:
                 low, high = low / 1.5, high * 1.5
         else:
-            high = min(max(high, low), _HIGHEST)
+            high = max(high, low)
             high = _ceiling(high) if spare else high
             high = high if high > low else low + max(abs(low), 1.0)
         self.low, self.high = low, high

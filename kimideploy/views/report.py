@@ -135,7 +135,7 @@ def _no_fit(no: NoFit) -> dict[str, Any]:
         "facts": [
             ("Model", no.request.model),
             ("Hardware", machines),
-            *((name.replace("_", " ").capitalize(), _asked(value)) for name, value in asked.items()),
+            *((_titled(name), _asked(value)) for name, value in asked.items()),
             *(("Note", note) for note in no.inventory.notes),
         ],
         "sections": [memory] if memory is not None else [],
@@ -227,6 +227,10 @@ def _inventory(inventory: Inventory) -> str:
     return " and ".join(_machines(kinds.count(kind), *kind) for kind in dict.fromkeys(kinds))
 
 
+def _titled(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
 def _asked(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
@@ -248,6 +252,7 @@ def _shapes() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         autoescape=True,
         finalize=_shown,
     )
