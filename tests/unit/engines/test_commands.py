@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+import msgspec
 import pytest
 
+from kimideploy.catalog.types import EngineId
 from kimideploy.engines import complete
 from kimideploy.planning.types import Launch, Layout, Offload, Plan
 from tests.unit.engines.plans import CATALOG, DRAFT, REVISION, gguf, hybrid, plan
@@ -167,6 +169,7 @@ CASES: dict[str, tuple[Plan, str, dict[str, str]]] = {
         --kt-threadpool-count 2 --kt-num-gpu-experts 30 --kt-gpu-prefill-token-threshold 400
         --tp-size 4 --enable-p2p-check --context-length 131072
         --mem-fraction-static 0.9 --max-total-tokens 131072 --kv-cache-dtype bf16
+        --enable-mixed-chunk --disable-shared-experts-fusion
         --attention-backend flashinfer {PARSERS} --enable-metrics""",
         PYTHON,
     ),
@@ -305,3 +308,29 @@ def _launches(made: Plan) -> tuple[Launch, ...]:
 
 def _line(launch: Launch) -> str:
     return " ".join(launch.argv)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("vllm", "--max-num-batched-tokens 2048 --max-num-seqs 64"),
+        ("sglang", "--chunked-prefill-size 2048 --max-running-requests 64"),
+        ("ktransformers", "--chunked-prefill-size 2048"),
+    ],
+)
+def test_chosen_settings_are_told(engine: EngineId, words: str) -> None:
+    """What the planner counted memory with is what the engine is told."""
+    made = hybrid(Offload(gpu_experts=30)) if engine == "ktransformers" else plan(engine=engine)
+    fit = msgspec.structs.replace(made.fit, batch_tokens=2048, sequences=64)
+    launch = complete(msgspec.structs.replace(made, fit=fit), CATALOG).launches[0]
+
+    assert words in " ".join(launch.argv)
+
+
+def test_graphs_that_are_not_set_aside() -> None:
+    """vLLM is told by its environment not to set graphs aside where the planner counted them."""
+    made = plan()
+    fit = msgspec.structs.replace(made.fit, graphs_set_aside=False)
+    launch = complete(msgspec.structs.replace(made, fit=fit), CATALOG).launches[0]
+
+    assert ("VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "0") in launch.env
