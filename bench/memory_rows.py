@@ -8,12 +8,19 @@ from dataclasses import dataclass, replace
 
 from kimideploy.catalog.find import plain
 from kimideploy.catalog.fitted import OverheadFile
-from kimideploy.catalog.measurements import Measurement
+from kimideploy.catalog.measurements import Measurement, read_measurements
 from kimideploy.catalog.types import Catalog, Checkpoint, Model
 from kimideploy.planning.fit import fit_with
-from kimideploy.planning.overhead import Settings
+from kimideploy.planning.memory import (
+    kv_bytes_per_token,
+    routed_weights,
+    stages,
+    weight_shares,
+)
+from kimideploy.planning.overhead import Settings, Situation, overhead
 from kimideploy.planning.subject import Subject
 from kimideploy.planning.types import Fit, Layout, Node, Request
+from kimideploy.quantities import GIB
 
 #: from when on vLLM releases set graphs aside unless told not to (v0.21.0)
 _ESTIMATED_SINCE = "2026-06"
@@ -148,3 +155,37 @@ def _starts(outcome: str) -> bool | None:
     if text.startswith(("refused", "oom")) or "oom at" in text or "cuda oom" in text:
         return False
     return True if text.startswith("ok") else None
+
+
+def hybrid_rows(catalog: Catalog) -> list[tuple[Measurement, str, str]]:
+    """Return the KTransformers launches that ran, with yes or no: do they fit by our arithmetic."""
+    found = []
+    for m in read_measurements("memory", catalog.gpus):
+        experts = re.search(r"gpu-experts=(\d+)|(\d+) GPU expert", m.cells["other"])
+        gpu = catalog.gpus.get(m.gpu or "")
+        tokens = m.number("kv_tokens") or m.number("max_model_len")
+        if m.engine != "ktransformers" or experts is None or gpu is None or tokens is None:
+            continue
+        chunk = m.number("max_num_batched_tokens")
+        needed = _hybrid_bytes(m, catalog, int(experts[1] or experts[2]), int(tokens), chunk)
+        fraction = catalog.engines["ktransformers"].memory.fraction
+        fits = needed <= int(gpu.memory.usable) * fraction
+        what = f"{m.gpus}×{m.gpu}, {experts[0]}, {tokens:,.0f} tokens: {needed / GIB:.1f} GiB a GPU"
+        found.append((m, f"{what}, {m.cells['outcome']}", "yes" if fits else "no"))
+    return found
+
+
+def _hybrid_bytes(
+    m: Measurement, catalog: Catalog, experts: int, tokens: int, chunk: float | None
+) -> int:
+    a, form, layout = catalog.architectures["kimi-k2"], catalog.formats["int4"], Layout(tp=m.tp)
+    stage = stages(a, 1)[0]
+    whole = int(routed_weights(a, stage.moe) * form.expert_bytes)
+    p = {name: entry.value for name, entry in catalog.overhead.parameters.items()}
+    situation = Situation("ktransformers", a, layout, None, "pcie", 0)
+    beside = overhead(situation, Settings(1.0, int(chunk or _BATCH), 1), p)
+    needed = sum(share.bytes for share in weight_shares(a, form, layout, stage, vision=0, routed=False))
+    needed += whole // a.experts * experts // m.tp
+    needed += tokens * kv_bytes_per_token(a, layout, stage, "bf16") + beside.taken
+    # experts of one layer are streamed through only where prompts are read on the GPU
+    return needed + (whole // stage.moe // m.tp if chunk is not None else 0)
