@@ -197,9 +197,8 @@ def _summary(pairs: Sequence[Pair]) -> list[str]:
             goal = f"{aim[0]:.0%} / {aim[1]:.0%}: {met}"
         bias = statistics.median(pair.error for pair in own)
         sources = len({pair.source for pair in own})
-        lines.append(
-            f"| {kind} | {len(own)} | {sources} | {middle:.1%} | {most:.1%} | {goal} | {bias:+.1%} |"
-        )
+        shown = f"{middle:.1%} | {most:.1%} | {goal} | {bias:+.1%}"
+        lines.append(f"| {kind} | {len(own)} | {sources} | {shown} |")
     return [*lines, ""]
 
 
@@ -213,25 +212,28 @@ def _decisions(verdicts: Sequence[Verdict]) -> list[str]:
     if not verdicts:
         return []
     wrong = [v for v in verdicts if not v.right]
-    lines = [
-        "## Does it start?",
-        "",
-        f"{len(verdicts) - len(wrong)} of {len(verdicts)} launches were predicted rightly;"
-        f" {sum(not v.starts for v in verdicts)} of them had been refused or ran out of memory.",
-        "",
-    ]
+    said = f"{len(verdicts) - len(wrong)} of {len(verdicts)} launches were predicted rightly; "
+    said += f"{sum(not v.starts for v in verdicts)} of them had been refused or ran out of memory."
+    lines = ["## Does it start?", "", said, ""]
     lines += [f"- wrong: {v.id} {v.what}; predicted: {v.said}" for v in wrong]
-    lines += [f"- {v.id} {v.what}; predicted: {v.said}" for v in verdicts if not v.starts and v.right]
+    lines += [
+        f"- {v.id} {v.what}; predicted: {v.said}" for v in verdicts if not v.starts and v.right
+    ]
     return [*lines, ""]
 
 
 def _weights(catalog: Catalog) -> list[str]:
-    lines = ["## Weights", "", "| row | weights | published | calculated | error |", "|---|---|--:|--:|--:|"]
-    for row in weight_rows(catalog):
-        lines.append(
-            f"| {row.id} | {row.what} | {row.published / 1e9:,.1f} GB"
-            f" | {row.calculated / 1e9:,.1f} GB | {row.calculated / row.published - 1:+.2%} |"
-        )
+    lines = [
+        "## Weights",
+        "",
+        "| row | weights | published | calculated | error |",
+        "|---|---|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {row.id} | {row.what} | {row.published / 1e9:,.1f} GB"
+        f" | {row.calculated / 1e9:,.1f} GB | {row.calculated / row.published - 1:+.2%} |"
+        for row in weight_rows(catalog)
+    ]
     return [*lines, ""]
 
 

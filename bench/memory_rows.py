@@ -184,7 +184,9 @@ def _hybrid_bytes(
     p = {name: entry.value for name, entry in catalog.overhead.parameters.items()}
     situation = Situation("ktransformers", a, layout, None, "pcie", 0)
     beside = overhead(situation, Settings(1.0, int(chunk or _BATCH), 1), p)
-    needed = sum(share.bytes for share in weight_shares(a, form, layout, stage, vision=0, routed=False))
+    needed = sum(
+        share.bytes for share in weight_shares(a, form, layout, stage, vision=0, routed=False)
+    )
     needed += whole // a.experts * experts // m.tp
     needed += tokens * kv_bytes_per_token(a, layout, stage, "bf16") + beside.taken
     # experts of one layer are streamed through only where prompts are read on the GPU
