@@ -74,6 +74,10 @@ def shared_faults(catalog: Catalog) -> Iterator[Fault]:
         yield from _unknown(
             "notices.yaml", "generation", rule.when.generations, catalog.generations
         )
+    rented = [rent.gpu for rent in catalog.prices.gpus]
+    yield from _unknown("prices.yaml", "GPU", rented, catalog.gpus)
+    sold = [api.model for api in catalog.prices.apis]
+    yield from _unknown("prices.yaml", "model", sold, catalog.models)
     quoted = [figure.model for figure in catalog.advice.benchmarks]
     yield from _unknown("advice.yaml", "model", quoted, catalog.models)
     yield from _shared("gpus", {gpu.id: gpu.aliases for gpu in catalog.gpus.values()})

@@ -23,6 +23,7 @@ import platformdirs
 from kimideploy.catalog.check import Fault, own_faults, shared_faults
 from kimideploy.catalog.fitted import OverheadFile, SpeedFile
 from kimideploy.catalog.measurements import read_measurements
+from kimideploy.catalog.prices import PriceFile
 from kimideploy.catalog.types import (
     AdviceFacts,
     Architecture,
@@ -87,6 +88,7 @@ SHAPES: Mapping[str, type[Profile]] = {
     "tiers.yaml": TierFile,
     "notices.yaml": NoticeFile,
     "advice.yaml": AdviceFacts,
+    "prices.yaml": PriceFile,
     "speed.yaml": SpeedFile,
     "overhead.yaml": OverheadFile,
     "models/*.yaml": Model,
@@ -230,6 +232,7 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         tiers=whole("tiers.yaml", TierFile).tiers,
         notices=whole("notices.yaml", NoticeFile).notices,
         advice=whole("advice.yaml", AdviceFacts),
+        prices=whole("prices.yaml", PriceFile),
         speed=whole("speed.yaml", SpeedFile),
         overhead=whole("overhead.yaml", OverheadFile),
         measurements=measurements,

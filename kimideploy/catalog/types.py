@@ -16,6 +16,7 @@ from kimideploy.quantities import Bytes
 if TYPE_CHECKING:
     from kimideploy.catalog.fitted import OverheadFile, SpeedFile
     from kimideploy.catalog.measurements import Measurement
+    from kimideploy.catalog.prices import PriceFile
 
 Support = Literal["verified", "works", "unsupported", "broken"]
 """verified: someone ran it · works: stated · unsupported: refused · broken: runs, wrong output"""
@@ -472,6 +473,7 @@ class Catalog(msgspec.Struct, frozen=True):
     tiers: tuple[Tier, ...]
     notices: tuple[NoticeRule, ...]
     advice: AdviceFacts
+    prices: PriceFile
     speed: SpeedFile
     overhead: OverheadFile
     measurements: tuple[Measurement, ...]

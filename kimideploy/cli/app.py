@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "inspect": "Show the GPUs, memory, disks and engines of this machine.",
     "plan": "Decide how, or whether, a model fits the hardware.",
+    "cost": "Say what a traffic costs on a machine of your own, and by the API.",
     "render": "Write what a plan's nodes run: one file a node.",
     "report": "Write a plan as one HTML page.",
     "serve": "Serve a model on this machine until Ctrl-C.",

@@ -264,10 +264,12 @@ class PlanOptions:
         return {name: value for name, value in every if value is not None and value != []}
 
 
-def takes(fields: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(
+    fields: type[Any], name: str = "options"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that makes each field of the dataclass *fields* an option of a command.
 
-    The command gets them together as `options`. Typer reads a command's options from its
+    The command gets them together as its argument *name*. Typer reads a command's options from its
     signature, so the signature is what is made here.
     """
     hints = get_type_hints(fields, include_extras=True)
@@ -283,11 +285,12 @@ def takes(fields: type[Any]) -> Callable[[Callable[..., None]], Callable[..., No
             for field in dataclasses.fields(fields)
         ]
         own = inspect.signature(command, eval_str=True).parameters
-        parameters = [*shared, *(p for name, p in own.items() if name != "options")]
+        parameters = [*shared, *(p for word, p in own.items() if word != name)]
 
         @wraps(command)
         def with_options(**given: Any) -> None:
-            command(options=fields(**{name: given.pop(name) for name in hints}), **given)
+            together = fields(**{word: given.pop(word) for word in hints})
+            command(**{name: together}, **given)
 
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -35,6 +35,7 @@ def render(
 ) -> None:
     """Write what a plan's nodes run: one file a node."""
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+    from kimideploy.cli.saved import name_of, text_of  # noqa: PLC0415
     from kimideploy.engines import complete  # noqa: PLC0415
     from kimideploy.errors import RequestError  # noqa: PLC0415
     from kimideploy.planning.saved import plan_from  # noqa: PLC0415
@@ -42,7 +43,7 @@ def render(
     from kimideploy.render.write import write_files  # noqa: PLC0415
 
     catalog = load_catalog(user_overlays(profiles or ()))
-    found = plan_from(_read(plan), name=plan if plan != "-" else "stdin")
+    found = plan_from(text_of(plan), name=name_of(plan))
     files = render_files(found if found.launches else complete(found, catalog), kind, catalog)
     if output is None and len(files) > 1 and not as_json:
         raise RequestError(
@@ -57,12 +58,3 @@ def render(
         sys.stdout.write(next(iter(files.values())))
     else:
         sys.stdout.writelines(f"{path}\n" for path in written)
-
-
-def _read(name: str) -> str:
-    from kimideploy.errors import RequestError  # noqa: PLC0415
-
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"--plan {name} can't be read: {error}") from error

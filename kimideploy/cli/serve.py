@@ -129,23 +129,14 @@ def _rehearsal(word: str | None) -> Rehearsal | None:
 
 def _saved(name: str, options: PlanOptions) -> tuple[Decision, Catalog]:
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+    from kimideploy.cli.saved import name_of, nothing_else, text_of  # noqa: PLC0415
     from kimideploy.engines import complete  # noqa: PLC0415
-    from kimideploy.errors import RequestError  # noqa: PLC0415
     from kimideploy.planning.saved import plan_from  # noqa: PLC0415
 
-    for wish in options.said():
-        if wish != "profiles":
-            flag = "--" + wish.replace("_", "-")
-            raise RequestError(
-                f"{flag} is decided by the plan in {name}",
-                hint=f"plan again with {flag}, or leave it out",
-            )
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"--plan {name} can't be read: {error}") from error
+    nothing_else(options, name)
+    text = text_of(name)
     catalog = load_catalog(user_overlays(options.profiles or ()))
-    found = plan_from(text, name=name if name != "-" else "stdin")
+    found = plan_from(text, name=name_of(name))
     return (found if found.launches else complete(found, catalog)), catalog
 
 

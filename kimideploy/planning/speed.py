@@ -20,6 +20,7 @@ from kimideploy.planning.steps import (
     prefill_rate,
     prefill_seconds,
 )
+from kimideploy.planning.types import Fit
 
 #: loads a plan is estimated at: users, and tokens their sequences hold
 USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -100,8 +101,8 @@ def speed_of(chosen: Weighed, catalog: Catalog) -> Speed | None:
         point(users, context)
         for context in CONTEXTS
         if context <= max(fit.context, CONTEXTS[0])
-        for users in USERS
-        if users >= layout.dp and users * context <= fit.kv_tokens
+        for users in _users(fit, context)
+        if users >= layout.dp
     ]
     prompt = min(_PROMPT, fit.context)
     rate = prefill_rate(work, machine, p, prompt)
@@ -115,6 +116,12 @@ def speed_of(chosen: Weighed, catalog: Catalog) -> Speed | None:
         basis=basis,
         nearest=nearest(chosen, catalog.measurements),
     )
+
+
+def _users(fit: Fit, context: int) -> list[int]:
+    """Loads up to the most sequences that the engine takes and the KV cache holds."""
+    most = min(fit.kv_tokens // context, fit.sequences or USERS[-1], USERS[-1])
+    return sorted({users for users in (*USERS, most) if 1 <= users <= most})
 
 
 def nearest(chosen: Weighed, measurements: Iterable[Measurement]) -> Nearest | None:
