@@ -9,6 +9,7 @@ from functools import partial
 from kimideploy.catalog.measurements import Measurement
 from kimideploy.catalog.types import Catalog, EngineId, Format, Gpu
 from kimideploy.planning.estimates import Estimate, Nearest, Range, Speed
+from kimideploy.planning.evidence import Standing, evidence, measurements_of
 from kimideploy.planning.memory import other_weights, routed_weights, stages
 from kimideploy.planning.search import Weighed
 from kimideploy.planning.steps import (
@@ -82,8 +83,8 @@ def speed_of(chosen: Weighed, catalog: Catalog) -> Speed | None:
         return None
     work, machine = described
     p = parameters(catalog)
-    factor, basis = _evidence(chosen, catalog)
-    bar = partial(_range, factor=factor)
+    decoding, reading, basis = _bars(chosen, catalog)
+    bar = partial(_range, factor=decoding)
     fit, layout = chosen.fit, chosen.candidate.layout
 
     def point(users: int, context: int) -> Estimate:
@@ -109,9 +110,9 @@ def speed_of(chosen: Weighed, catalog: Catalog) -> Speed | None:
     first = p["first_token"] + prefill_seconds(work, machine, p, prompt)
     return Speed(
         points=tuple(points),
-        prefill=bar(rate),
+        prefill=_range(rate, reading),
         prompt=prompt,
-        ttft=bar(first),
+        ttft=_range(first, reading),
         load=_load(chosen, catalog),
         basis=basis,
         nearest=nearest(chosen, catalog.measurements),
@@ -207,25 +208,27 @@ def _gguf(chosen: Weighed) -> Format | None:
     )
 
 
-def _evidence(chosen: Weighed, catalog: Catalog) -> tuple[float, str]:
-    """The factor of the error bar, and in words what stands behind the numbers."""
+def _bars(chosen: Weighed, catalog: Catalog) -> tuple[float, float, str]:
+    """The factors of the bars of decoding and of prefill, and in words what stands behind them."""
     s, c = chosen.subject, chosen.candidate
-    spreads = catalog.speed.spreads
-    used = [m for m in catalog.measurements if m.usable]
-    own = [m for m in used if m.gpu == c.gpu and m.engine == c.engine]
     generation = s.generation.id if s.generation is not None else None
-    kin = [m for m in used if m.gpu is not None and catalog.gpus[m.gpu].generation == generation]
-    if c.engine == "llamacpp" or (c.offload is not None and not own):
-        kind, basis = "guess", f"a guess: no measurement of {s.engine.name} was found"
-    elif own:
-        kind = "measured"
-        basis = f"fitted to {len(own)} measurements of {s.engine.name} on this GPU, among others"
-    elif kin:
-        kind = "generation"
-        basis = f"fitted to {len(kin)} measurements of other set-ups of this GPU's generation"
-    else:
-        kind, basis = "scaled", "scaled by data sheet from GPUs of other generations"
-    return spreads[kind].factor, basis
+
+    found = measurements_of(catalog)
+    decode = evidence(c.gpu, c.engine, generation, found["decode"], catalog.gpus)
+    prefill = evidence(c.gpu, c.engine, generation, found["prefill"], catalog.gpus)
+    spreads = catalog.speed.spreads
+    # prefill shares parameters with decoding; without a row of its own it is scaled at best
+    wider = max(spreads[decode.standing].factor, spreads["scaled"].factor)
+    reading = spreads["measured"].factor if prefill.standing == "measured" else wider
+    name = s.engine.name
+    basis: dict[Standing, str] = {
+        "measured": f"fitted to {decode.rows} measurements of {name} on this GPU, among others",
+        "generation": f"fitted to {decode.rows} measurements of other set-ups of this GPU's"
+        " generation",
+        "scaled": "scaled by data sheet from GPUs of other generations",
+        "guess": f"a guess: no measurement of decoding with {name} was found",
+    }
+    return spreads[decode.standing].factor, reading, basis[decode.standing]
 
 
 def _load(chosen: Weighed, catalog: Catalog) -> Range:
