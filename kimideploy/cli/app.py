@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "Show the GPUs, memory, disks and engines of this machine.",
     "plan": "Decide how, or whether, a model fits the hardware.",
     "cost": "Say what a traffic costs on a machine of your own, and by the API.",
+    "advise": "Say whether the API, your own machine or another model is the choice, and why.",
     "render": "Write what a plan's nodes run: one file a node.",
     "report": "Write a plan as one HTML page.",
     "serve": "Serve a model on this machine until Ctrl-C.",

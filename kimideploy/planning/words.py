@@ -24,6 +24,13 @@ def usd_range(amount: Range) -> str:
     return f"{usd(amount.typical)} ({usd(amount.low)} … {usd(amount.high)})"
 
 
+def tokens_range(count: Range) -> str:
+    """Return what is typical, and from where to where: 34M (27.1M … 44M)."""
+    if tokens(count.low) == tokens(count.high):
+        return tokens(count.typical)
+    return f"{tokens(count.typical)} ({tokens(count.low)} … {tokens(count.high)})"
+
+
 def tokens(count: float) -> str:
     """Return tokens in three digits: 34M, 1.25B, 100K."""
     for scale, letter in _UNITS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kimideploy.planning.bill import Bill, PerMillion
 from kimideploy.planning.estimates import Range
-from kimideploy.planning.words import tokens, usd, usd_range
+from kimideploy.planning.words import tokens, tokens_range, usd, usd_range
 from kimideploy.views.terminal import Terminal
 
 #: columns of the names on the left
@@ -66,10 +66,12 @@ def _facts(bill: Bill, label: str, terminal: Terminal) -> list[str]:
             f" {load.concurrency:,} {users} at once, {_rate(load.per_user)} tok/s each"
         ),
         "Capacity": (
-            f"{_span(bill.capacity)} tokens a day on one machine, with"
+            f"{tokens_range(bill.capacity)} tokens a day on one machine, with"
             f" {bill.full.concurrency:,} at once and {_rate(bill.full.per_user)} tok/s each"
         ),
-        "Break-even": f"{_span(even)} tokens a day" if even is not None else "never for this mix",
+        "Break-even": f"{tokens_range(even)} tokens a day"
+        if even is not None
+        else "never for this mix",
     }
     rest = " " * (_NAME + 2)
     return [
@@ -107,10 +109,6 @@ def _curve(bill: Bill, terminal: Terminal) -> list[str]:
         text = f"{tokens(point.tokens_per_day):>12}{usd(point.api):>12}{point.machines:>10,}"
         lines.append(f"  {text}   {own}")
     return lines
-
-
-def _span(value: Range) -> str:
-    return f"{tokens(value.typical)} ({tokens(value.low)} … {tokens(value.high)})"
 
 
 def _rate(value: Range) -> str:
