@@ -43,6 +43,15 @@ class Verdict:
         return (self.said != "no") == self.starts
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The error bar of a row of `source`: what it is for, and its width in words."""
+
+    kind: str
+    width: str
+    source: str
+
+
 def errors(pairs: Sequence[Pair]) -> tuple[float, float]:
     """Return the median and the ninth decile of the size of the errors."""
     sizes = [abs(pair.error) for pair in pairs]

@@ -29,6 +29,11 @@ class Weights:
     published: float
     calculated: float
 
+    @property
+    def error(self) -> float:
+        """Calculated over published, less one."""
+        return self.calculated / self.published - 1
+
 
 def weight_rows(catalog: Catalog) -> list[Weights]:
     """Return the checkpoints whose size somebody printed exactly enough to be compared."""
