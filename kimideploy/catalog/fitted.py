@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from msgspec import Meta
 
 from kimideploy.catalog.types import Profile, Source
 from kimideploy.quantities import Bytes
+
+#: what planning.steps and planning.speed ask for by name; a name with a dot may be missing where
+#: it is a factor
+SPEED = (
+    *("latency", "experts", "alike", "weights", "compute", "attention", "serial", "verify"),
+    *("link.nvlink", "link.xgmi", "link.pcie", "dcp_latency", "draft_layers", "acceptance"),
+    *("sequence", "prefill_attention", "first_token", "host.bandwidth", "stream.gpu"),
+    "stream.host",
+)
+#: what planning.overhead asks for by name
+OVERHEAD = (
+    *("runtime.pcie", "runtime.nvlink", "runtime.xgmi", "rows", "logit", "graph", "graph.dcp"),
+    *("graph.draft", "draft.weights", "draft.work", "lazy", "kt.rows", "sglang.token"),
+    *("sglang.graph", "sglang.least", "llamacpp.runtime", "llamacpp.left"),
+)
+#: how near measurements may be, each with its spread
+STANDINGS = ("measured", "generation", "scaled", "guess")
+MARGINS = ("measured", "other")
 
 Positive = Annotated[float, Meta(gt=0)]
 
@@ -60,6 +79,11 @@ class SpeedFile(Profile, frozen=True, kw_only=True):
     spreads: dict[str, Spread]
     load: LoadRate
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a file that lacks what a prediction asks for."""
+        _whole(self.parameters, SPEED, "parameters")
+        _whole(self.spreads, STANDINGS, "spreads")
+
 
 class Margin(Profile, frozen=True, kw_only=True):
     """Four of five logs lie within `bytes` of what was predicted."""
@@ -76,3 +100,14 @@ class OverheadFile(Profile, frozen=True, kw_only=True):
     sources: dict[str, Source]
     parameters: dict[str, Parameter]
     spreads: dict[str, Margin]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a file that lacks what a prediction asks for."""
+        _whole(self.parameters, OVERHEAD, "parameters")
+        _whole(self.spreads, MARGINS, "spreads")
+
+
+def _whole(found: Collection[str], needed: Sequence[str], what: str) -> None:
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise ValueError(f"`{what}` lacks {', '.join(f'`{name}`' for name in missing)}")

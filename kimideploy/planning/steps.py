@@ -3,7 +3,8 @@
 A pass reads the weights it needs and the cache of its sequences from memory, multiplies, and
 exchanges activations between ranks; beside that every layer has a cost that no bandwidth buys off
 (kernel launches, small all-reduces). What is arithmetic comes from the model's config; what is not
-is a parameter of `profiles/speed.yaml`, fitted by `bench/fit_speed.py` and named in PARAMETERS.
+is a parameter of `profiles/speed.yaml`, fitted by `bench/fit_speed.py` and named in
+`catalog.fitted.SPEED`.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def _pass(work: Work, machine: Machine, p: Parameters, *, tokens: float) -> dict
     experts = share * routed_weights(a, whole.moe) * form.expert_bytes / spread
     other = sharded_weights(a, whole) / layout.tp + replicated_weights(a, whole)
     other = other * form.other_bytes - a.vocabulary * a.hidden * form.other_bytes / layout.tp
-    small = _of(p, "small", machine.generation) if tokens < _TILE else 1.0
+    small = p.get(f"small.{machine.generation}", 1.0) if tokens < _TILE else 1.0
     reading = experts / (machine.bandwidth * p["experts"] * small)
     flops = 2 * active_weights(a) * tokens / layout.tp
     computing = flops / (machine.flops * p["compute"])
@@ -229,4 +230,4 @@ def _link(machine: Machine, p: Parameters) -> float:
 
 def _of(p: Parameters, name: str, generation: str | None) -> float:
     """The parameter of a GPU generation: its factor on the one for all, where it has one."""
-    return p.get(name, 1.0) * p.get(f"{name}.{generation}", 1.0)
+    return p[name] * p.get(f"{name}.{generation}", 1.0)
