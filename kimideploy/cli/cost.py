@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = [
     "kimideploy cost --hardware 8xH200 --tokens-per-day 500M",
-    "kimideploy cost --hardware 4xB300 --tokens-per-day 2B --cache-hit 0.8 --terms spot",
+    "kimideploy cost --hardware 8xH200 --tokens-per-day 2B --terms spot",
     "kimideploy cost --plan plan.json --gpu-price 2.10-3.40 --api-price deepinfra",
-    "kimideploy cost --hardware 1xRTX4090+768GiB --gpu-price 0.60 --hours-per-day 8",
+    "kimideploy cost --hardware 1xRTX4090+768GiB --gpu-price 0.60",
 ]
 
 

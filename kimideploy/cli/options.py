@@ -285,7 +285,8 @@ def takes(
             for field in dataclasses.fields(fields)
         ]
         own = inspect.signature(command, eval_str=True).parameters
-        parameters = [*shared, *(p for word, p in own.items() if word != name)]
+        every = [*shared, *(p for word, p in own.items() if word != name)]
+        parameters = sorted(every, key=lambda parameter: parameter.kind)
 
         @wraps(command)
         def with_options(**given: Any) -> None:

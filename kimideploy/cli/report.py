@@ -8,23 +8,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kimideploy.cli.options import takes
+from kimideploy.cli.saved import name_of, text_of
+from kimideploy.cli.traffic import TrafficOptions
+
 if TYPE_CHECKING:
-    from kimideploy.planning.types import Launch
+    from kimideploy.catalog.types import Catalog
+    from kimideploy.planning.bill import Bill
+    from kimideploy.planning.types import Launch, Plan
 
 EXAMPLES = [
     "kimideploy plan --hardware 8xH200 --json > plan.json",
     "kimideploy report plan.json -o plan.html",
     "kimideploy plan --hardware 8xH200 --json | kimideploy report - > plan.html",
+    "kimideploy report plan.json -o plan.html --tokens-per-day 500M",
 ]
 #: bytes; what a mail program and a phone still open
 LARGEST = 1_000_000
 
 
+@takes(TrafficOptions, name="traffic")
 def report(
     plan: Annotated[
         str, typer.Argument(metavar="PLAN", help="a file of `plan --json`; - is stdin")
     ],
     *,
+    traffic: TrafficOptions,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="the page to write; - is stdout"),
@@ -46,7 +55,7 @@ def report(
             "a page of HTML is nothing for a terminal",
             hint=f"kimideploy report {plan} -o {_page_of(plan)}",
         )
-    text = _page(plan, profiles or [])
+    text = _page(plan, profiles or [], traffic)
     if len(text.encode()) > LARGEST:
         raise RequestError(f"the page of {plan} would be larger than {LARGEST:,} bytes")
     if output is None or output == "-":
@@ -59,19 +68,35 @@ def report(
         sys.stdout.write(f"{path}\n")
 
 
-def _page(name: str, profiles: list[Path]) -> str:
+def _page(name: str, profiles: list[Path], traffic: TrafficOptions) -> str:
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
     from kimideploy.engines import complete  # noqa: PLC0415
     from kimideploy.planning.saved import decision_from  # noqa: PLC0415
     from kimideploy.planning.types import NoFit  # noqa: PLC0415
     from kimideploy.views.report import page  # noqa: PLC0415
 
-    decision = decision_from(_read(name), name=name if name != "-" else "stdin")
+    traffic.traffic()
+    decision = decision_from(text_of(name, what=""), name=name_of(name))
     if isinstance(decision, NoFit):
         return page(decision)
     catalog = load_catalog(user_overlays(profiles))
     found = decision if decision.launches else complete(decision, catalog)
-    return page(found, commands=[command(launch) for launch in found.launches])
+    commands = [command(launch) for launch in found.launches]
+    return page(found, commands=commands, cost=_cost(found, traffic, catalog))
+
+
+def _cost(plan: Plan, traffic: TrafficOptions, catalog: Catalog) -> Bill | str:
+    """Return the bill, or the reason why a page that asked for none has to do without."""
+    from kimideploy.cli.cost import billed  # noqa: PLC0415
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    try:
+        return billed(plan, traffic, catalog)
+    except RequestError as error:
+        if traffic.said():
+            raise
+        hint = f"; {error.hint}" if error.hint else ""
+        return f"There is no chart of costs: {error.message}{hint}."
 
 
 def command(launch: Launch) -> str:
@@ -94,15 +119,6 @@ def command(launch: Launch) -> str:
         group.append(word)
     lines.append(shell_words(group))
     return " \\\n".join(f"  {line}" if line.startswith("-") else line for line in lines)
-
-
-def _read(name: str) -> str:
-    from kimideploy.errors import RequestError  # noqa: PLC0415
-
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{name} can't be read: {error}") from error
 
 
 def _page_of(name: str) -> str:

@@ -98,7 +98,8 @@ class TrafficOptions:
         rent = self.known_rent(catalog, gpu)
         if rent is None:
             terms = self.terms or "on-demand"
-            name = catalog.gpus[gpu].name if gpu is not None else "a machine without GPUs"
+            card = catalog.gpus.get(gpu or "")
+            name = card.name if card is not None else gpu or "a machine without GPUs"
             raise RequestError(
                 f"no {terms} price of {name} is known",
                 hint="say what it costs: --gpu-price 2.50",

@@ -32,14 +32,17 @@ _INSTEAD = {
     "pipeline_parallel": "--hardware, --tier or --goal: the layout is what was proved to fit",
     "data_parallel": "--hardware, --tier or --goal: the layout is what was proved to fit",
     "dp_attention": "--hardware, --tier or --goal: the layout is what was proved to fit",
-    "decode_context_parallel": "--goal context: the layout is what was proved to fit",
+    "decode_context_parallel": "--dcp or --goal context: the layout is what was proved to fit",
     "expert_parallel": "--goal throughput: the layout is what was proved to fit",
     "nnodes": "--hardware NODESxGPUSxNAME",
     "node_rank": "--hardware NODESxGPUSxNAME",
     "headless": "--hardware NODESxGPUSxNAME",
     "master_addr": "--head-address",
     "dist_init": "--head-address",
-    "memory_fraction": "a profile overlay (--profiles): the plan counted with this number",
+    "memory_fraction": "--memory-fraction: the plan counts with this number",
+    "batch_tokens": "--batch-tokens: the plan counts with this number",
+    "chunked_prefill": "--batch-tokens: the plan counts with this number",
+    "sequences": "--sequences: the plan counts with this number",
 }
 
 _OURS = "the plan's own value"
@@ -76,7 +79,7 @@ def check_words(
     if words and not _is_flag(words[0]):
         raise RequestError(
             f"--engine-arg {words[0]!r} does not begin with a flag",
-            hint="for example: --engine-arg=--max-num-seqs=64",
+            hint="for example: --engine-arg=--seed=7",
         )
     refused = _ours(argv, engine) | _NEVER
     for word in words:

@@ -47,6 +47,10 @@ def loads(traffic: Traffic, speed: Speed) -> tuple[Load, ...]:
     deepest there is; RequestError when nothing is predicted at all.
     """
     contexts = sorted({point.context for point in speed.points})
+    rates = [speed.prefill, *(rate for p in speed.points for rate in (p.total, p.per_user))]
+    # Why: a plan may be a file, and a file may say anything
+    if not all(0 < rate.low <= rate.typical <= rate.high for rate in rates):
+        raise RequestError("the plan's speed is none: each rate needs 0 < low ≤ typical ≤ high")
     if not contexts:
         raise RequestError("no speed is predicted for this plan, so nothing is known of its cost")
     context = next((c for c in contexts if c >= traffic.depth), contexts[-1])

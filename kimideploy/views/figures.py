@@ -1,4 +1,4 @@
-"""The sections of a report that have charts: memory, KV capacity, speed, and what it costs.
+"""The sections of a report that have charts: memory, KV capacity and speed.
 
 Each chart comes with the table of its own numbers.
 """
@@ -164,11 +164,6 @@ def speed_section(speed: Speed | None) -> Section:
         _speed("total", "All users together", speed.points, [p.total for p in speed.points]),
     )
     return Section("speed", title, lines, charts, _measured(speed.nearest))
-
-
-def cost_section(cost: str) -> Section:
-    """Return the break-even curve, or why there is none."""
-    return Section("cost", "Break-even with the API", (cost,) if cost else ())
 
 
 def _stack(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kimideploy import __version__
+from kimideploy.planning.bill import Bill
 from kimideploy.planning.types import (
     Decision,
     Inventory,
@@ -28,11 +29,11 @@ from kimideploy.quantities import MIB
 from kimideploy.resources import shipped
 from kimideploy.views.charts import COLOURS, number, plain
 from kimideploy.views.figures import (
-    cost_section,
     gib,
     memory_section,
     speed_section,
 )
+from kimideploy.views.money import cost_section
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -43,10 +44,11 @@ _VERDICTS = {"yes": "It fits", "tight": "It only just fits", "no": "It does not 
 _WEB = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
 
 
-def page(decision: Decision, *, commands: Sequence[str] = (), cost: str = "") -> str:
+def page(decision: Decision, *, commands: Sequence[str] = (), cost: Bill | str = "") -> str:
     """Return the page of *decision*, the same text for the same arguments.
 
-    `commands` are finished shell commands, one for each launch of the plan.
+    `commands` are finished shell commands, one for each launch of the plan; *cost* is what a
+    traffic costs, or why nobody can say.
     """
     from markupsafe import Markup  # noqa: PLC0415
 
@@ -75,7 +77,7 @@ def page(decision: Decision, *, commands: Sequence[str] = (), cost: str = "") ->
     )
 
 
-def _plan(plan: Plan, commands: Sequence[str], cost: str) -> dict[str, Any]:
+def _plan(plan: Plan, commands: Sequence[str], cost: Bill | str) -> dict[str, Any]:
     candidate, fit, pins = plan.candidate, plan.fit, plan.pins
     hardware = _machines(candidate.nodes, candidate.gpus_per_node, candidate.gpu)
     sections = (

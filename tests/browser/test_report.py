@@ -22,7 +22,7 @@ from tests.cli.run import run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DESK, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 780}
-CHARTS = ("gpu-memory", "kv-capacity", "speed-per-user", "speed-total")
+CHARTS = ("gpu-memory", "kv-capacity", "speed-per-user", "speed-total", "cost")
 #: what ends every kind of context a text can stand in, and then acts
 HOSTILE = (
     "\"'></title></style></pre></svg></desc><script>document.title='owned'</script>"
@@ -105,6 +105,7 @@ def test_charts_are_there_with_every_point(opened: Opened) -> None:
         "kv-capacity": 7,
         "speed-per-user": len(plan.speed.points),
         "speed-total": len(plan.speed.points),
+        "cost": 2 * 25,
     } == counted
     contexts = len({point.context for point in plan.speed.points})
     assert contexts == page.locator("#speed-total polyline").count()

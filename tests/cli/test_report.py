@@ -206,3 +206,27 @@ def test_odd_words_and_secrets_reach_the_program() -> None:
     assert "poison" not in text
     assert list(odd) == words
     assert ("1 2", "", "poison") == (env["A"], env["B"], env["KEY"])
+
+
+def test_page_has_the_break_even(saved: str) -> None:
+    """The page tells the costs of the traffic that was named, and the curve has its numbers."""
+    words = ("--tokens-per-day", "500M", "--gpu-price", "1.50", "--cache-hit", "0.8")
+    text = unescape(run("report", saved, *words).stdout)
+
+    assert "A machine of 8 GPUs costs no more than the API: from 385M tokens a day on." in text
+    assert "$1.50 (as given)" in text
+    assert 'id="cost" aria-labelledby' in text
+
+
+def test_page_without_a_price_says_so(saved: str) -> None:
+    """A card without a known price has no curve and a way to one; by flag it is exit 2."""
+    plan = run("plan", "--hardware", "1xRTX4090+768GiB", "--json").stdout
+    Path("home.json").write_text(plan, "utf-8")
+
+    text = unescape(run("report", "home.json").stdout)
+    refused = run("report", "home.json", "--tokens-per-day", "1M")
+
+    assert "There is no chart of costs: no on-demand price" in text
+    assert "--gpu-price 2.50" in text
+    assert (2, "") == (refused.exit_code, refused.stdout)
+    assert 2 == run("report", saved, "--cache-hit", "7").exit_code

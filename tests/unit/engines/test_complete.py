@@ -124,8 +124,8 @@ def test_loopback_needs_no_key(engine: EngineId) -> None:
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
-        ("vllm", ("--max-num-seqs=64",)),
-        ("vllm", ("--max-num-seqs", "64", "--safetensors-load-strategy", "prefetch")),
+        ("vllm", ("--seed=7",)),
+        ("vllm", ("--seed", "7", "--safetensors-load-strategy", "prefetch")),
         ("vllm", ("--seed", "-1")),
         ("sglang", ("--enable-metrics-for-all-schedulers",)),
         ("ktransformers", ("--kt-max-deferred-experts-per-token", "2")),
@@ -149,6 +149,10 @@ def test_other_words_are_appended(engine: EngineId, words: tuple[str, ...]) -> N
         ("vllm", "--max_model_len=1000", "--context"),
         ("vllm", "--max-model-l=1000", "--context"),
         ("vllm", "--kv-cache-dtype=fp8", "--kv-dtype"),
+        ("vllm", "--max-num-seqs=64", "--sequences"),
+        ("vllm", "--max-num-batched-tokens=64", "--batch-tokens"),
+        ("vllm", "--gpu-memory-utilization=0.9", "--memory-fraction"),
+        ("sglang", "--chunked-prefill-size=64", "--batch-tokens"),
         ("vllm", "--host=0.0.0.0", "--host"),
         ("vllm", "--port", "--port"),
         ("vllm", "--api-key=abc", "proxy"),
