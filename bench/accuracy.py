@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from bench.weight_rows import weight_rows
 from kimideploy.catalog.load import load_catalog
 from kimideploy.catalog.measurements import Measurement, read_measurements
 from kimideploy.catalog.types import Catalog
+from kimideploy.errors import RequestError
 from kimideploy.planning.speed import parameters
 from kimideploy.quantities import GIB
 
@@ -43,44 +45,73 @@ def main() -> None:
     what.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     what.add_argument("--truth", type=Path, metavar="DIR", help="judge by the rows of DIR")
     options = parser.parse_args()
-    text = page(findings(load_catalog(), options.truth), rows=options.rows)
+    catalog = load_catalog()
+    try:
+        found = findings(catalog, options.truth) if options.truth else everything(catalog)
+    except RequestError as error:
+        parser.error(error.message)
+    text = page(found, rows=options.rows)
     print(text)
     if options.write:
         PAGE.write_text(text, encoding="utf-8")
 
 
-def findings(catalog: Catalog, truth: Path | None = None) -> Findings:
-    """Return what the page says; with *truth* only how the shipped parameters do on its rows."""
-    logs, unasked = asked(read, read_measurements("memory", catalog.gpus, truth), catalog)
-    rows, more = asked(question, read_measurements("throughput", catalog.gpus, truth), catalog)
-    known, p = catalog.overhead, parameters(catalog)
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Every row as it is predicted without its source."""
+
+    logs: list[fit_memory.Unseen]
+    speeds: list[fit_speed.Unseen]
+
+
+def left_out(catalog: Catalog) -> LeftOut:
+    """Fit once without each source, and predict that source; takes some fifteen seconds."""
+    logs, _ = asked(read, read_measurements("memory", catalog.gpus), catalog)
+    rows, _ = asked(question, catalog.measurements, catalog)
     counted = [log for log in logs if log.tokens is not None]
-    found = Findings(
-        known=[
-            *(_tokens(log, log.predicted(known).kv_tokens) for log in counted),
-            *(_speed(q, q.predicted(p)) for q in rows),
-        ],
-        verdicts=[_verdict(log, log.predicted(known).verdict) for log in logs if _decides(log)],
-        unasked=[unasked, more],
+    return LeftOut(
+        fit_memory.left_out(counted, catalog.overhead), fit_speed.left_out(rows, catalog)
     )
-    if truth is not None:
-        return found
+
+
+def everything(catalog: Catalog, left: LeftOut | None = None) -> Findings:
+    """Return what docs/accuracy.md says; *left* is `left_out(catalog)` if it is at hand."""
+    found = findings(catalog)
+    left = left if left is not None else left_out(catalog)
     found.verdicts.extend(
         Verdict(m.id, what, said, starts=True) for m, what, said in hybrid_rows(catalog)
     )
     found.weights.extend(weight_rows(catalog))
-    for log in fit_memory.left_out(counted, known):
+    for log in left.logs:
         found.unseen.append(_tokens(log.log, log.predicted))
-        width = known.spreads["measured"].bytes / GIB
+        width = catalog.overhead.spreads["measured"].bytes / GIB
         bar = Bar("KV cache", f"±{width:.1f} GiB", log.log.measured.url)
         found.bars.append((bar, abs(log.missing) <= width))
-    for row in fit_speed.left_out(rows, catalog):
+    for row in left.speeds:
         found.unseen.append(_speed(row.row, row.predicted))
         factor = catalog.speed.spreads[row.standing].factor
         if row.row.kind == "decode":
             bar = Bar(f"decode, {row.standing}", f"×÷ {factor:g}", row.row.measured.url)
             found.bars.append((bar, row.off <= factor))
     return found
+
+
+def findings(catalog: Catalog, truth: Path | None = None) -> Findings:
+    """Return how the shipped parameters do on the rows of *truth*, or on those shipped.
+
+    Raises RequestError for a folder whose rows can't be read.
+    """
+    logs, unasked = asked(read, read_measurements("memory", catalog.gpus, truth), catalog)
+    rows, more = asked(question, read_measurements("throughput", catalog.gpus, truth), catalog)
+    known, p = catalog.overhead, parameters(catalog)
+    return Findings(
+        known=[
+            *(_tokens(x, x.predicted(known).kv_tokens) for x in logs if x.tokens is not None),
+            *(_speed(q, q.predicted(p)) for q in rows),
+        ],
+        verdicts=[_verdict(x, x.predicted(known).verdict) for x in logs if x.starts is not None],
+        unasked=[unasked, more],
+    )
 
 
 def asked(
@@ -112,10 +143,6 @@ def _speed(q: Question, predicted: float) -> Pair:
     what = f"{m.gpus}×{m.gpu} {m.engine} TP{m.tp} DCP{m.dcp}, {q.load}"
     what += ", with a draft" if m.draft else ""
     return Pair(q.kind, m.id, m.url, what, q.value, predicted)
-
-
-def _decides(log: Log) -> bool:
-    return log.starts is not None
 
 
 def _verdict(log: Log, said: str) -> Verdict:
