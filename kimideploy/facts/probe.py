@@ -670,6 +670,8 @@ def bare_name(words: str) -> str:
 # ------------------------------------------------ NVML
 
 NOT_SUPPORTED, GPU_IS_LOST, RESET_REQUIRED = 3, 15, 16
+#: NVML_CLOCK_MEM
+MEMORY_CLOCK = 2
 #: what to do about an error of NVML, beside its own words
 CURES = {
     9: "try: modprobe nvidia; the kernel log says why not",
@@ -829,6 +831,10 @@ class Device:
         facts["persistence"] = self.state("persistence mode", "nvmlDeviceGetPersistenceMode")
         limit = self.ask("power limit", "nvmlDeviceGetEnforcedPowerLimit")
         facts["power_limit_watts"] = limit / 1000.0 if limit is not None else None
+        facts["memory_clock_max"] = self.ask(
+            "memory clock", "nvmlDeviceGetMaxClockInfo", MEMORY_CLOCK
+        )
+        facts["memory_bus_width"] = self.ask("memory bus", "nvmlDeviceGetMemoryBusWidth")
         for field, name in (
             ("pcie_generation", "nvmlDeviceGetCurrPcieLinkGeneration"),
             ("pcie_generation_max", "nvmlDeviceGetMaxPcieLinkGeneration"),

@@ -50,6 +50,9 @@ class GpuFacts(Strict, frozen=True):
     ecc: bool | None = None
     persistence: bool | None = None
     power_limit_watts: float | None = None
+    #: MHz, and bits: together with two transfers a clock they give the memory's bandwidth
+    memory_clock_max: int | None = None
+    memory_bus_width: int | None = None
     pcie_generation: int | None = None
     pcie_generation_max: int | None = None
     pcie_width: int | None = None

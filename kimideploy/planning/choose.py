@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import floor, inf, log
+
+from msgspec.structs import replace
 
 from kimideploy.catalog.types import Catalog, NoticeRule
 from kimideploy.planning.search import Weighed
+from kimideploy.planning.speed import alone, together
 from kimideploy.planning.types import Goal, Notice
 
 Key = tuple[float | int | str, ...]
+#: rates that differ by less decide nothing: the speed model is off by about as much
+#: (docs/accuracy.md, decode with each source left out)
+_ALIKE = 1.2
 
 
 def best_first(fitting: Sequence[Weighed], goal: Goal, catalog: Catalog) -> list[Weighed]:
@@ -37,30 +44,39 @@ def best_first(fitting: Sequence[Weighed], goal: Goal, catalog: Catalog) -> list
             -layout.tp,
         )
 
-    keys: dict[Goal, Callable[[Weighed], Key]] = {
-        "balanced": plain,
-        "latency": lambda w: (
-            bool(w.fit.ram),
-            w.candidate.layout.pp,
-            *plain(w),
-        ),
-        "throughput": lambda w: (
-            w.fit.verdict == "tight",
-            ranks.get(w.candidate.tier, len(ranks)),
-            engines[w.candidate.engine],
-            w.candidate.kv_dtype != "bf16",
-            # Why: DCP8 gave 43 % more output on 8 × H200 (vLLM recipe of K2-Thinking).
-            -w.candidate.layout.dcp,
-            *plain(w),
-        ),
-        "context": lambda w: (-w.fit.context, *plain(w)),
-        "cost": lambda w: (
-            w.fit.verdict == "tight",
-            w.candidate.nodes * w.candidate.gpus_per_node,
-            *plain(w),
-        ),
+    def by(rate: Callable[[Weighed, Catalog], float]) -> Callable[[Weighed], Key]:
+        """The fastest that loses nothing; of those about as fast the plainest."""
+
+        def loss(w: Weighed) -> Key:
+            # Why the KV dtype: fp8 changes answers, and was measured slower, not faster, on H100.
+            return (*plain(w)[:2], w.candidate.kv_dtype != "bf16")
+
+        rates = {id(w): rate(w, catalog) for w in fitting}
+        best: dict[Key, float] = {}
+        for w in fitting:
+            best[loss(w)] = max(best.get(loss(w), 0.0), rates[id(w)])
+        return lambda w: (*loss(w), _notch(rates[id(w)], best[loss(w)]), *plain(w))
+
+    keys: dict[Goal, Callable[[], Callable[[Weighed], Key]]] = {
+        "balanced": lambda: plain,
+        "latency": lambda: by(alone),
+        "throughput": lambda: by(together),
+        "context": lambda: lambda w: (-w.fit.context, *plain(w)),
+        # Why: GPUs are paid by the hour, so the cheapest token is the one with the fewest seconds.
+        "cost": lambda: by(lambda w, catalog: together(w, catalog) / _paid(w)),
     }
-    return sorted(fitting, key=keys[goal])
+    return sorted(fitting, key=keys[goal]())
+
+
+def _paid(w: Weighed) -> int:
+    """GPUs that nobody else can use: who fills the host's memory has the whole node."""
+    each = w.subject.node.gpus if w.fit.ram else w.candidate.gpus_per_node
+    return max(1, w.candidate.nodes * each)
+
+
+def _notch(rate: float, best: float) -> float:
+    """How many times _ALIKE *rate* is below *best*; 0 for about as fast, endless for unknown."""
+    return floor(log(best / rate) / log(_ALIKE)) if rate > 0 else inf
 
 
 def reasons(
@@ -81,6 +97,12 @@ def reasons(
         lines.append(f"PP{layout.pp} over the nodes needs little bandwidth, TP over them much")
     if layout.dcp > 1:
         lines.append(f"DCP{layout.dcp} spreads the KV cache that TP would copy {layout.dcp} times")
+    elif layout.tp > 1 and any(_but_dcp(w, chosen) for w in fitting):
+        lines.append(
+            f"no DCP: it would hold {layout.tp} times the tokens, and each step would wait for one"
+            " exchange more; --goal throughput takes it where that pays"
+        )
+    lines += _kv(chosen, fitting)
     if offload is not None and offload.gpu_experts is not None:
         lines.append(
             f"{offload.gpu_experts} of {s.architecture.experts} experts a layer stay on the GPUs"
@@ -89,10 +111,40 @@ def reasons(
         moe = s.architecture.layers - s.architecture.dense_layers
         lines.append(f"experts of {moe - offload.cpu_layers} of {moe} layers live on the GPUs")
     if fit.verdict == "tight":
-        lines.append(
-            "fits only at the low end of the engine overhead that was seen (--allow-tight)"
-        )
+        end = "least" if fit.kv_tokens < fit.context else "usual"
+        lines.append(f"fits with the {end} engine overhead that was seen, not with the most")
     return tuple(lines)
+
+
+def _but_dcp(other: Weighed, chosen: Weighed) -> bool:
+    """Whether *other* is *chosen* with DCP."""
+    layout = replace(other.candidate.layout, dcp=chosen.candidate.layout.dcp)
+    return other.candidate.layout != layout and chosen.candidate == replace(
+        other.candidate, layout=layout
+    )
+
+
+def _kv(chosen: Weighed, fitting: Sequence[Weighed]) -> Iterator[str]:
+    """Say why the KV cache has its type, where another would have fitted or been needed."""
+    c, fit = chosen.candidate, chosen.fit
+    if chosen.subject.request.kv_dtype is not None or c.gpu is None:
+        return
+    other = next(
+        (
+            w
+            for w in fitting
+            if w.candidate.kv_dtype != c.kv_dtype
+            and replace(w.candidate, kv_dtype=c.kv_dtype, offload=c.offload) == c
+        ),
+        None,
+    )
+    if other is None:
+        return
+    held = f"{fit.kv_tokens:,} tokens, {other.candidate.kv_dtype} {other.fit.kv_tokens:,}"
+    if c.kv_dtype == "bf16":
+        yield f"KV cache in bf16, as it was trained: it holds {held}"
+    else:
+        yield f"KV cache in {c.kv_dtype}: it holds {held}"
 
 
 def notices(chosen: Weighed, catalog: Catalog) -> tuple[Notice, ...]:
@@ -100,7 +152,7 @@ def notices(chosen: Weighed, catalog: Catalog) -> tuple[Notice, ...]:
     s, fit = chosen.subject, chosen.fit
     found: list[Notice] = []
     if fit.verdict == "tight":
-        found.append(Notice("tight", "there is no margin: the launch may run out of memory"))
+        found.append(Notice("tight", "there is little margin: the launch may run out of memory"))
     if fit.context < s.wanted_context:
         found.append(
             Notice(

@@ -10,6 +10,7 @@ from kimideploy.planning.choose import best_first, notices, reasons
 from kimideploy.planning.inventory import check
 from kimideploy.planning.search import Refused, Weighed, search
 from kimideploy.planning.speed import speed_of
+from kimideploy.planning.strangers import knowing
 from kimideploy.planning.suggest import closest
 from kimideploy.planning.types import Decision, Inventory, NoFit, Pins, Plan, Request
 from kimideploy.planning.ways import nearest, ways_out
@@ -27,6 +28,7 @@ def decide(request: Request, inventory: Inventory, catalog: Catalog) -> Decision
 
     Raises RequestError for names no profile knows and for numbers that can't be meant.
     """
+    catalog = knowing(catalog, inventory)
     model = find_model(catalog, request.model)
     _check(request, catalog, model.context, tuple(c.id for c in model.checkpoints))
     check(inventory)
@@ -135,4 +137,8 @@ def _copies(chosen: Weighed) -> int:
     if candidate.nodes > 1:
         return len(group.nodes) // candidate.nodes
     per_node = group.node.gpus // candidate.gpus_per_node if candidate.gpus_per_node else 1
+    if chosen.fit.ram:
+        # Why: each copy wants the host's memory for itself.
+        taken = sum(share.bytes for share in chosen.fit.ram)
+        per_node = min(per_node, (chosen.fit.ram_capacity or taken) // taken)
     return len(group.nodes) * max(1, per_node)

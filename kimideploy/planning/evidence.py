@@ -14,6 +14,8 @@ Subject = Literal["decode", "prefill"]
 #: from the narrowest bar to the widest, as `spreads` of speed.yaml describes them
 Standing = Literal["measured", "generation", "scaled", "guess"]
 
+#: the source of a card's numbers that no profile states
+DRIVER = "driver"
 _DECODE = ("output_tok_s", "output_tok_s_per_user", "mean_tpot_ms")
 
 
@@ -60,9 +62,12 @@ def evidence(
     """Return how near *rows* come to *engine* on *gpu*, of *generation*.
 
     Only `rows` count, so they are those about the same subject. Engines that share no kernels
-    with a measured one (llama.cpp, experts on the CPU) are a guess unless measured themselves.
+    with a measured one (llama.cpp, experts on the CPU) are a guess unless measured themselves, and
+    so is a card that no profile knows.
     """
     found = list(rows)
+    if gpu is not None and gpus[gpu].source == DRIVER:
+        return Evidence("guess")
     own = [m for m in found if m.gpu == gpu and m.engine == engine]
     if own:
         return Evidence("measured", len(own))

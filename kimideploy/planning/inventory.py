@@ -14,6 +14,7 @@ from kimideploy.catalog.types import Catalog, Gpu
 from kimideploy.errors import RequestError
 from kimideploy.facts.hardware import Hardware
 from kimideploy.facts.types import GpuFacts, HostFacts
+from kimideploy.planning.strangers import stranger
 from kimideploy.planning.types import Inventory, Node
 from kimideploy.quantities import GIB, MIB
 
@@ -56,20 +57,27 @@ def inventory_from_facts(facts: Sequence[HostFacts], catalog: Catalog) -> Invent
     """Return one node for each machine; what can't be used is said in `Inventory.notes`."""
     notes: list[str] = []
     nodes: list[Node] = []
+    strangers: dict[str, Gpu] = {}
     names: Counter[str] = Counter()
     for index, host in enumerate(facts):
         name = host.hostname or f"node{index}"
         names[name] += 1
         if names[name] > 1:
             name = f"{name}#{names[name]}"
-        nodes.append(_node(name, host, catalog, notes))
-    return Inventory(nodes=tuple(nodes), notes=tuple(notes))
+        nodes.append(_node(name, host, catalog, notes, strangers))
+    return Inventory(tuple(nodes), tuple(notes), tuple(strangers.values()))
 
 
-def _node(name: str, host: HostFacts, catalog: Catalog, notes: list[str]) -> Node:
+def _node(
+    name: str,
+    host: HostFacts,
+    catalog: Catalog,
+    notes: list[str],
+    strangers: dict[str, Gpu],
+) -> Node:
     cards: dict[str, list[tuple[GpuFacts, Gpu]]] = {}
     for fact in host.gpus:
-        gpu = _card(name, fact, catalog, notes)
+        gpu = _card(name, fact, catalog, notes, strangers)
         if gpu is not None:
             cards.setdefault(gpu.id, []).append((fact, gpu))
     used = max(cards.values(), key=lambda group: sum(g.memory.usable for _, g in group), default=[])
@@ -98,7 +106,13 @@ def _node(name: str, host: HostFacts, catalog: Catalog, notes: list[str]) -> Nod
     )
 
 
-def _card(node: str, fact: GpuFacts, catalog: Catalog, notes: list[str]) -> Gpu | None:
+def _card(
+    node: str,
+    fact: GpuFacts,
+    catalog: Catalog,
+    notes: list[str],
+    strangers: dict[str, Gpu],
+) -> Gpu | None:
     where = f"{node}: GPU {fact.index}"
     if fact.error is not None or fact.name is None:
         notes.append(f"{where} left out: {fact.error or 'the driver gives no name'}")
@@ -107,9 +121,18 @@ def _card(node: str, fact: GpuFacts, catalog: Catalog, notes: list[str]) -> Gpu 
         notes.append(f"{where} ({fact.name}) left out: it is in MIG mode")
         return None
     gpu = gpu_by_driver_name(catalog, fact.name, fact.memory_total)
-    if gpu is None:
-        notes.append(f"{where} ({fact.name}) left out: no profile knows it")
-    return gpu
+    if gpu is not None:
+        return gpu
+    made = stranger(fact, catalog)
+    if isinstance(made, str):
+        notes.append(f"{where} ({fact.name}) left out: no profile knows it, and {made}")
+        return None
+    if made.id not in strangers:
+        notes.append(
+            f"{node}: no profile knows {fact.name}; it is planned by what the driver says,"
+            " with the widest error bars"
+        )
+    return strangers.setdefault(made.id, made)
 
 
 def _usable(fact: GpuFacts, gpu: Gpu) -> int:

@@ -9,7 +9,7 @@ from functools import partial
 from kimideploy.catalog.measurements import Measurement
 from kimideploy.catalog.types import Catalog, EngineId, Format, Gpu
 from kimideploy.planning.estimates import Estimate, Nearest, Range, Speed
-from kimideploy.planning.evidence import Standing, evidence, measurements_of
+from kimideploy.planning.evidence import DRIVER, Standing, evidence, measurements_of
 from kimideploy.planning.memory import other_weights, routed_weights, stages
 from kimideploy.planning.search import Weighed
 from kimideploy.planning.steps import (
@@ -29,6 +29,8 @@ CONTEXTS = (2_048, 8_192, 32_768, 131_072, 262_144)
 #: the prompt `ttft` is for: a question to a coding agent with some files
 _PROMPT = 8_192
 _DIGITS = 4
+#: tokens a sequence holds where candidates are compared: an agent at work
+DEPTH = 32_768
 
 
 def parameters(catalog: Catalog) -> dict[str, float]:
@@ -123,6 +125,30 @@ def _users(fit: Fit, context: int) -> list[int]:
     """Loads up to the most sequences that the engine takes and the KV cache holds."""
     most = min(fit.kv_tokens // context, fit.sequences or USERS[-1], USERS[-1])
     return sorted({users for users in (*USERS, most) if 1 <= users <= most})
+
+
+def alone(chosen: Weighed, catalog: Catalog) -> float:
+    """Return the output tok/s that a lone user sees, 0 where nothing is known of the GPU."""
+    return _total(chosen, catalog, 1, _depth(chosen.fit))
+
+
+def together(chosen: Weighed, catalog: Catalog) -> float:
+    """Return the output tok/s of all the users that the KV cache holds, 0 where it is unknown."""
+    depth = _depth(chosen.fit)
+    loads = (_total(chosen, catalog, users, depth) for users in _users(chosen.fit, depth))
+    return max(loads, default=0.0)
+
+
+def _depth(fit: Fit) -> int:
+    return max(1, min(DEPTH, fit.context))
+
+
+def _total(chosen: Weighed, catalog: Catalog, users: int, context: int) -> float:
+    described = _described(chosen)
+    if described is None:
+        return 0.0
+    rate = decode_rate(*described, parameters(catalog), sequences=users, context=context)
+    return users * rate
 
 
 def nearest(chosen: Weighed, measurements: Iterable[Measurement]) -> Nearest | None:
@@ -226,7 +252,11 @@ def _bars(chosen: Weighed, catalog: Catalog) -> tuple[float, float, str]:
         "generation": f"fitted to {decode.rows} measurements of other set-ups of this GPU's"
         " generation",
         "scaled": "scaled by data sheet from GPUs of other generations",
-        "guess": f"a guess: no measurement of decoding with {name} was found",
+        "guess": (
+            "a guess: no profile knows this card, the driver's numbers were taken"
+            if s.gpu is not None and s.gpu.source == DRIVER
+            else f"a guess: no measurement of decoding with {name} was found"
+        ),
     }
     return spreads[decode.standing].factor, reading, basis[decode.standing]
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from kimideploy.catalog.types import EngineId, KvDtype, WeightFormat
+from kimideploy.catalog.types import EngineId, Gpu, KvDtype, WeightFormat
 from kimideploy.facts.types import Strict
 from kimideploy.planning.estimates import Speed
 
@@ -80,6 +80,8 @@ class Inventory(Strict, frozen=True):
 
     nodes: tuple[Node, ...]
     notes: tuple[str, ...] = ()
+    #: cards that no profile knows, as the driver describes them
+    strangers: tuple[Gpu, ...] = ()
 
 
 class Layout(Strict, frozen=True):
@@ -294,4 +296,5 @@ Decision = Plan | NoFit
 
 def encode(value: msgspec.Struct) -> bytes:
     """Return *value* as indented JSON with a trailing newline, the same bytes every time."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    # Why the hook: Bytes of a profile is a kind of int.
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=int), indent=2) + b"\n"

@@ -177,6 +177,12 @@ API int nvmlDeviceGetEccMode(Device device, unsigned *now, unsigned *pending) {
 }
 API int nvmlDeviceGetPersistenceMode(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "persistence", 1); return SUCCESS; }
 API int nvmlDeviceGetEnforcedPowerLimit(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "power_mw", 700000); return SUCCESS; }
+API int nvmlDeviceGetMaxClockInfo(Device device, unsigned kind, unsigned *out) {
+  ANSWER_LATE(device);
+  *out = kind == 2 ? number(index_of(device), "mem_clock", 3201) : 1980;
+  return SUCCESS;
+}
+API int nvmlDeviceGetMemoryBusWidth(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "bus_width", 6144); return SUCCESS; }
 API int nvmlDeviceGetCurrPcieLinkGeneration(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_gen", 5); return SUCCESS; }
 API int nvmlDeviceGetMaxPcieLinkGeneration(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_gen_max", 5); return SUCCESS; }
 API int nvmlDeviceGetCurrPcieLinkWidth(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_width", 16); return SUCCESS; }

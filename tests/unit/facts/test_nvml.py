@@ -64,6 +64,7 @@ def test_eight_h200(machine: Machine) -> None:
     assert "9.0" == first.compute_capability
     assert (False, True, True) == (first.mig, first.ecc, first.persistence)
     assert 700.0 == first.power_limit_watts
+    assert (3201, 6144) == (first.memory_clock_max, first.memory_bus_width)
     assert (5, 5, 16, 16) == (
         first.pcie_generation,
         first.pcie_generation_max,

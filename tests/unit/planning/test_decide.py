@@ -205,3 +205,52 @@ def test_wrong_request(request_: dict[str, object]) -> None:
     """A name no profile knows or a number nobody can mean is a wrong request."""
     with pytest.raises(RequestError):
         planned("8xH200", **request_)
+
+
+def rate(plan: Plan) -> float:
+    """Return the most output tok/s that the plan is predicted to give, 32k deep."""
+    assert plan.speed is not None
+    return max(p.total.typical for p in plan.speed.points if p.context == 32_768)
+
+
+def test_throughput_takes_what_is_predicted_to_give_most() -> None:
+    """On 8 × H200 DCP8 holds more users, so it comes first; the KV cache stays bf16."""
+    balanced, most = plan_for("8xH200"), plan_for("8xH200", goal="throughput")
+
+    assert (1, 8) == (balanced.candidate.layout.dcp, most.candidate.layout.dcp)
+    assert "bf16" == most.candidate.kv_dtype
+    assert rate(most) > 2 * rate(balanced)
+
+
+def test_latency_takes_no_slower_first_user() -> None:
+    """No alternative's lone user is predicted to be clearly faster than the chosen one's."""
+    for hardware in ("8xH200", "2x8xH100-80GB", "8xMI300X"):
+        fast, most = plan_for(hardware, goal="latency"), plan_for(hardware, goal="throughput")
+
+        assert fast.speed is not None
+        assert most.speed is not None
+        assert fast.speed.points[0].per_user.typical >= most.speed.points[0].per_user.typical
+
+
+def test_cost_takes_the_fewest_gpu_seconds() -> None:
+    """Two copies on four B300 each give more for the money than one on eight."""
+    cheap, most = plan_for("8xB300", goal="cost"), plan_for("8xB300", goal="throughput")
+
+    assert (4, 2) == (cheap.candidate.gpus_per_node, cheap.copies)
+    assert rate(cheap) / 4 > 0.8 * rate(most) / 8
+
+
+def test_copies_share_no_host_memory() -> None:
+    """Experts in host memory are there once, however many GPUs are left."""
+    plan = plan_for("8xL40S+768GiB", engine="ktransformers", goal="cost")
+    taken = sum(share.bytes for share in plan.fit.ram)
+
+    assert plan.copies * taken <= 768 * GIB
+
+
+def test_why_names_the_settings() -> None:
+    """The KV dtype and DCP that were not taken are named with what they would hold."""
+    why = " ".join(plan_for("8xH200").why)
+
+    assert "no DCP: it would hold 8 times the tokens" in why
+    assert "KV cache in bf16, as it was trained: it holds" in why
