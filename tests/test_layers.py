@@ -42,6 +42,7 @@ TYPES_ONLY = {
         "planning.types",
         "planning.estimates",
         "planning.bill",
+        "planning.comparison",
         "planning.advice",
         "planning.words",
         "catalog.types",

@@ -12,7 +12,10 @@ import typer
 
 from kimideploy.catalog.load import load_catalog, user_overlays
 from kimideploy.catalog.types import Catalog
+from kimideploy.cli.compare import EXAMPLES as COMPARED
+from kimideploy.cli.compare import compare
 from kimideploy.cli.config import MACHINE, Config, read_config
+from kimideploy.cli.help import examples
 from kimideploy.cli.options import JsonOpt, PlanOptions, takes
 from kimideploy.engines import complete
 from kimideploy.engines.site import LOOPBACK
@@ -27,16 +30,28 @@ EXAMPLES = [
     "kimideploy plan --hardware 8xA100-80GB --tier int4-a100",
     "kimideploy plan --hardware 1xRTX4090+384GiB --cores 32",
     "kimideploy plan --facts node0.json --facts node1.json --context 128k",
+    "kimideploy plan --hardware 8xH200 --curve",
     "kimideploy plan --hardware 8xH200 --json > plan.json",
+    "kimideploy plan compare 8xH200 4xB300",
 ]
 #: what describes the machine of --hardware, and the most that a real node has of it
 _SIZES = {"ram": MOST_RAM, "cores": 1 << 16, "numa": 1 << 10, "disk": 1 << 60}
 
 
+#: Why an app of its own: `plan compare` is a command inside `plan`
+app = typer.Typer(add_completion=False, rich_markup_mode=None, invoke_without_command=True)
+app.command("compare", epilog=examples(COMPARED))(compare)
+
+
+@app.callback()
 @takes(PlanOptions)
 def plan(
+    ctx: typer.Context,
     *,
     options: PlanOptions,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="show speed over users and context instead")
+    ] = False,
     every: Annotated[
         bool, typer.Option("--all", help="list every rejected candidate and every node's command")
     ] = False,
@@ -51,6 +66,13 @@ def plan(
     Without --hardware and --facts it looks at this machine.
     The exit code is 0 for a plan and 1 when nothing fits.
     """
+    if ctx.invoked_subcommand is not None:
+        if options.said():
+            raise RequestError(
+                "options of the plans that are compared stand after `compare`",
+                hint="kimideploy plan compare 8xH200 4xB300 --goal throughput",
+            )
+        return
     from kimideploy.views.plan import shown  # noqa: PLC0415
     from kimideploy.views.terminal import terminal  # noqa: PLC0415
 
@@ -60,8 +82,14 @@ def plan(
         from kimideploy.render.write import write_files  # noqa: PLC0415
 
         write_files(output.parent, {output.name: document}, force=True)
-    text = document if as_json else shown(decision, terminal(sys.stdout), every=every)
-    sys.stdout.write(text)
+    if as_json:
+        sys.stdout.write(document)
+    elif curve and isinstance(decision, Plan):
+        from kimideploy.views.speed import table  # noqa: PLC0415
+
+        sys.stdout.write(table(decision, terminal(sys.stdout)))
+    else:
+        sys.stdout.write(shown(decision, terminal(sys.stdout), every=every))
     if isinstance(decision, NoFit):
         raise typer.Exit(1)
 

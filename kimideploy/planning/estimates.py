@@ -27,6 +27,8 @@ class Nearest(Strict, frozen=True):
     value: float
     url: str
     date: str
+    #: what is predicted for the plan under the load of that measurement, tok/s over all users
+    predicted: float | None = None
 
 
 class Estimate(Strict, frozen=True):

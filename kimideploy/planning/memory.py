@@ -102,7 +102,8 @@ def kv_bytes_per_token(
 ) -> int:
     """KV bytes one token takes on one rank: MLA keeps one latent, whole on every TP rank.
 
-    Decode context parallelism spreads tokens over ranks, and this is a rank's share of one. stages hold their own layers only; `extra` layers are a draft model's.
+    Decode context parallelism spreads tokens over ranks, and this is a rank's share of one.
+    Stages hold their own layers only; `extra` layers are a draft model's.
     """
     values = (stage.layers + extra) * (architecture.kv_lora_rank + architecture.qk_rope_head_dim)
     numerator, denominator = KV_BYTES[dtype]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import partial
 
 from kimideploy.catalog.measurements import Measurement
@@ -117,7 +116,7 @@ def speed_of(chosen: Weighed, catalog: Catalog) -> Speed | None:
         ttft=_range(first, reading),
         load=_load(chosen, catalog),
         basis=basis,
-        nearest=nearest(chosen, catalog.measurements),
+        nearest=nearest(chosen, catalog),
     )
 
 
@@ -151,7 +150,7 @@ def _total(chosen: Weighed, catalog: Catalog, users: int, context: int) -> float
     return users * rate
 
 
-def nearest(chosen: Weighed, measurements: Iterable[Measurement]) -> Nearest | None:
+def nearest(chosen: Weighed, catalog: Catalog) -> Nearest | None:
     """Return the published decode speed most like *chosen*: GPU before engine before layout."""
     c, s = chosen.candidate, chosen.subject
 
@@ -171,7 +170,7 @@ def nearest(chosen: Weighed, measurements: Iterable[Measurement]) -> Nearest | N
 
     like = [
         m
-        for m in measurements
+        for m in catalog.measurements
         if m.usable
         and not m.queued
         and m.number("output_tok_s")
@@ -181,12 +180,16 @@ def nearest(chosen: Weighed, measurements: Iterable[Measurement]) -> Nearest | N
     best = min(like, key=distance, default=None)
     if best is None or (best.gpu != c.gpu and s.generation is None):
         return None
+    users = int(best.number("concurrency") or 1)
+    depth = int(best.number("context_len") or best.number("input_len") or 0)
+    rate = _total(chosen, catalog, users, depth) if depth else 0.0
     return Nearest(
         id=best.id,
         what=_words(best),
         value=best.number("output_tok_s") or 0.0,
         url=best.url,
         date=best.date,
+        predicted=_round(rate) if rate else None,
     )
 
 

@@ -20,6 +20,7 @@ from kimideploy.planning.types import (
     WayOut,
 )
 from kimideploy.quantities import GIB, MIB
+from kimideploy.views import speed
 from kimideploy.views.terminal import Style, Terminal
 
 #: nodes whose command is shown: the head and the first that follows it; --all shows each
@@ -48,8 +49,9 @@ def _plan(plan: Plan, terminal: Terminal, *, every: bool) -> list[str]:
         + terminal.paint(plan.candidate.label, "bold"),
         *_facts(plan, terminal),
         *_stacks(fit, terminal),
+        *speed.lines(plan.speed, terminal),
         *_commands(plan, terminal, every=every),
-        *_points("Why", plan.why, terminal),
+        *_points("Why", (*plan.why, *fit.chosen), terminal),
     ]
     if plan.warnings:
         lines += ["", terminal.paint("Warnings", "bold", "yellow")]
@@ -65,7 +67,10 @@ def _plan(plan: Plan, terminal: Terminal, *, every: bool) -> list[str]:
 def _facts(plan: Plan, terminal: Terminal) -> list[str]:
     fit, pins = plan.fit, plan.pins
     weights = f"{pins.repo or 'unknown'} at {pins.revision or 'its newest revision'}"
-    cache = f"{fit.kv_tokens:,} tokens, {fit.max_concurrency:g} requests of that length at once"
+    bar = ""
+    if fit.kv_tokens_low is not None and fit.kv_tokens_high is not None:
+        bar = f" ({fit.kv_tokens_low:,} … {fit.kv_tokens_high:,})"
+    cache = f"{fit.kv_tokens:,}{bar} tokens, {fit.max_concurrency:g} requests of that length"
     rows = [
         ("Tier", plan.candidate.tier),
         ("Weights", plan.request.model_path or weights),

@@ -40,8 +40,9 @@ class Terminal:
 
     def wrapped(self, text: str, *, first: str = "  ", rest: str | None = None) -> list[str]:
         """Return *text* in lines of this width, after *first* and then *rest*."""
+        # Why before: … is wider in ASCII.
         lines = wrap(
-            text,
+            text if self.unicode else text.translate(_ASCII),
             self.width,
             initial_indent=first,
             subsequent_indent=rest if rest is not None else " " * len(first),

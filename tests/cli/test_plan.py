@@ -378,3 +378,55 @@ def test_launches_are_words() -> None:
     plan = planned(hardware="2x8xH100-80GB", head_address="10.0.0.1")
 
     assert [0, 1] == [launch.node for launch in plan.launches if isinstance(launch, Launch)]
+
+
+def test_curve_is_a_table_of_users_and_contexts() -> None:
+    """--curve shows speed for each load in 80 columns; the JSON has the same points."""
+    result = run("plan", "--hardware", "8xH200", "--curve")
+    points = json.loads(run("plan", "--hardware", "8xH200", "--json").stdout)["speed"]["points"]
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "2k deep" in result.stdout
+    first = next(p for p in points if (p["concurrency"], p["context"]) == (1, 2048))
+    row = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["1"])
+    assert f"{first['per_user']['typical']:.3g}" == row.split()[1]
+
+
+def test_compare_two_machines() -> None:
+    """A row for each number, the better one marked, and the money where it is known."""
+    result = run("plan", "compare", "8xH200", "4xB300")
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "4xB300 is better at: KV cache" in result.stdout
+    assert "an hour, USD" in result.stdout
+
+
+def test_compare_a_file_with_a_machine() -> None:
+    """A saved plan beside hardware; the same machine on both sides is told apart by nothing."""
+    Path("plan.json").write_text(run("plan", "--hardware", "8xH200", "--json").stdout, "utf-8")
+
+    found = json.loads(run("plan", "compare", "plan.json", "8xH200", "--json").stdout)
+
+    assert "kimideploy.comparison/1" == found["schema"]
+    assert {"same"} == {measure["better"] for measure in found["measures"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("compare", "8xH200"), 2, "B"),
+        (("compare", "8xH200", "9xNONE"), 2, "'NONE' is not known"),
+        (("compare", "8xH200", "no.json"), 2, "no.json can't be read"),
+        (("compare", "8xH200", "8xB200", "--hardware", "8xH100"), 2, "so do A and B"),
+        (("--goal", "cost", "compare", "8xH200", "8xB200"), 2, "stand after `compare`"),
+        (("compare", "1xRTX4090", "1xA6000"), 1, ""),
+    ],
+)
+def test_what_can_not_be_compared(words: tuple[str, ...], code: int, said: str) -> None:
+    """Wrong sides are exit 2 with the word; two machines that hold nothing are a no."""
+    result = run("plan", *words)
+
+    assert code == result.exit_code
+    assert said in result.stderr

@@ -169,7 +169,7 @@ def test_cache_in_tokens_and_requests() -> None:
     """The cache is told in tokens, and in requests of the planned length."""
     text = shown(PLAN, PLAIN)
 
-    assert "  KV cache  600,000 tokens, 2.29 requests of that length at once\n" in text
+    assert "  KV cache  600,000 tokens, 2.29 requests of that length\n" in text
     assert "  Context   262,144 tokens a request\n" in text
 
 
