@@ -44,6 +44,7 @@ TYPES_ONLY = {
         "planning.bill",
         "planning.comparison",
         "planning.advice",
+        "planning.weighing",
         "planning.words",
         "catalog.types",
         "apply.events",

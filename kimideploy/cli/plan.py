@@ -55,6 +55,9 @@ def plan(
     every: Annotated[
         bool, typer.Option("--all", help="list every rejected candidate and every node's command")
     ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="sum the weights from the checkpoint's own headers, too")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="write the decision's JSON there too"),
@@ -76,7 +79,11 @@ def plan(
     from kimideploy.views.plan import shown  # noqa: PLC0415
     from kimideploy.views.terminal import terminal  # noqa: PLC0415
 
-    decision, _ = decide_from_options(options)
+    decision, catalog = decide_from_options(options)
+    if exact and isinstance(decision, Plan):
+        from kimideploy.cli.weigh import summed_of  # noqa: PLC0415
+
+        decision = msgspec.structs.replace(decision, summed=summed_of(decision, catalog))
     document = encode(decision).decode()
     if output is not None:
         from kimideploy.render.write import write_files  # noqa: PLC0415

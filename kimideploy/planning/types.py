@@ -256,6 +256,20 @@ class Pins(Strict, frozen=True):
     kimideploy: str
 
 
+class Summed(Strict, frozen=True):
+    """The weights of a plan's fullest GPU by the checkpoint's own headers, and as counted. Bytes.
+
+    `size` is of all tensors. `counted` is None where the plan's shares hold no weights by cause.
+    """
+
+    place: str
+    revision: str | None
+    tensors: int
+    size: int
+    fullest: int
+    counted: int | None = None
+
+
 class Plan(Strict, frozen=True, tag_field="decision", tag="plan"):
     """The decision: what to run, why, what it takes, what was rejected, every pin."""
 
@@ -272,6 +286,8 @@ class Plan(Strict, frozen=True, tag_field="decision", tag="plan"):
     warnings: tuple[Notice, ...] = ()
     #: how fast it is predicted to be; None where nothing is known of the GPU's speed
     speed: Speed | None = None
+    #: the weights summed tensor by tensor, where that was asked for
+    summed: Summed | None = None
     #: candidates that fit too, best first
     alternatives: tuple[Candidate, ...] = ()
     rejected: tuple[Rejection, ...] = ()

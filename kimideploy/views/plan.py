@@ -17,6 +17,7 @@ from kimideploy.planning.types import (
     Plan,
     Rejection,
     Share,
+    Summed,
     WayOut,
 )
 from kimideploy.quantities import GIB, MIB
@@ -79,6 +80,8 @@ def _facts(plan: Plan, terminal: Terminal) -> list[str]:
         ("KV cache", cache),
         ("A token", f"{fit.kv_bytes_per_token:,} bytes of that cache on each GPU"),
     ]
+    if plan.summed is not None:
+        rows.append(("Exact", _summed(plan.summed)))
     if plan.copies > 1:
         rows.append(("Copies", f"{plan.copies:,} such plans fit on this hardware"))
     return [
@@ -86,6 +89,13 @@ def _facts(plan: Plan, terminal: Terminal) -> list[str]:
         for name, text in rows
         for line in terminal.wrapped(text, first=f"  {name:<9} ", rest=" " * 12)
     ]
+
+
+def _summed(found: Summed) -> str:
+    text = f"{_gib(found.fullest)} of weights on the fullest GPU by {found.tensors:,} headers"
+    if found.counted is None:
+        return text
+    return f"{text}; counted {_gib(found.counted)}, {found.counted / found.fullest - 1:+.2%}"
 
 
 def _no_fit(no: NoFit, terminal: Terminal) -> list[str]:
