@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from kimideploy.errors import RequestError
 from kimideploy.planning.bill import Bill, CurvePoint, Load, PerMillion
+from kimideploy.planning.depth import at_depth
 from kimideploy.planning.estimates import Estimate, Range, Speed
 from kimideploy.planning.traffic import ApiPrice, Rent, Traffic, check_prices, check_traffic
 from kimideploy.planning.types import Plan
@@ -43,19 +44,16 @@ def rented(plan: Plan) -> int:
 def loads(traffic: Traffic, speed: Speed) -> tuple[Load, ...]:
     """Return one replica at each concurrency its KV cache holds, least first.
 
-    The context is the least that is predicted and holds the traffic's depth, or else the
-    deepest there is; RequestError when nothing is predicted at all.
+    Predictions are taken to the traffic's own depth, but no deeper than the deepest of them.
+    Raises RequestError when nothing is predicted, or what is predicted is no speed.
     """
-    contexts = sorted({point.context for point in speed.points})
     rates = [speed.prefill, *(rate for p in speed.points for rate in (p.total, p.per_user))]
     # Why: a plan may be a file, and a file may say anything
     if not all(0 < rate.low <= rate.typical <= rate.high for rate in rates):
         raise RequestError("the plan's speed is none: each rate needs 0 < low ≤ typical ≤ high")
-    if not contexts:
+    if not speed.points:
         raise RequestError("no speed is predicted for this plan, so nothing is known of its cost")
-    context = next((c for c in contexts if c >= traffic.depth), contexts[-1])
-    points = (point for point in speed.points if point.context == context)
-    return tuple(_load(traffic, speed.prefill, point) for point in points)
+    return tuple(_load(traffic, speed.prefill, p) for p in at_depth(speed.points, traffic.depth))
 
 
 def best_load(traffic: Traffic, speed: Speed) -> Load:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kimideploy.planning.bill import Bill, PerMillion
-from kimideploy.planning.estimates import Range
 from kimideploy.planning.words import tokens, tokens_range, usd, usd_range
+from kimideploy.views.speed import span
 from kimideploy.views.terminal import Terminal
 
 #: columns of the names on the left
@@ -63,11 +63,11 @@ def _facts(bill: Bill, label: str, terminal: Terminal) -> list[str]:
         ),
         "Load": (
             f"{bill.busy:.0%} of what {'it takes' if bill.machines == 1 else 'they take'}:"
-            f" {load.concurrency:,} {users} at once, {_rate(load.per_user)} tok/s each"
+            f" {load.concurrency:,} {users} at once, {span(load.per_user)} tok/s each"
         ),
         "Capacity": (
             f"{tokens_range(bill.capacity)} tokens a day on one machine, with"
-            f" {bill.full.concurrency:,} at once and {_rate(bill.full.per_user)} tok/s each"
+            f" {bill.full.concurrency:,} at once and {span(bill.full.per_user)} tok/s each"
         ),
         "Break-even": f"{tokens_range(even)} tokens a day"
         if even is not None
@@ -109,7 +109,3 @@ def _curve(bill: Bill, terminal: Terminal) -> list[str]:
         text = f"{tokens(point.tokens_per_day):>12}{usd(point.api):>12}{point.machines:>10,}"
         lines.append(f"  {text}   {own}")
     return lines
-
-
-def _rate(value: Range) -> str:
-    return f"{value.typical:.3g} ({value.low:.2g} … {value.high:.2g})"

@@ -13,6 +13,7 @@ from kimideploy.catalog.load import load_catalog
 from kimideploy.errors import RequestError
 from kimideploy.planning.bill import Bill
 from kimideploy.planning.cost import DAYS, best_load, bill, break_even, loads, paid_hours
+from kimideploy.planning.depth import at_depth
 from kimideploy.planning.estimates import Estimate, Range, Speed
 from kimideploy.planning.traffic import (
     ApiPrice,
@@ -81,11 +82,26 @@ def test_rate_is_reading_and_writing_in_turn() -> None:
     assert pytest.approx(50 * (1 - load.reading)) == load.per_user.typical
 
 
-def test_context_is_the_least_that_holds_the_depth() -> None:
-    """Shallow traffic is billed at the shallow prediction, too deep traffic at the deepest."""
+def test_context_is_the_depth_of_the_traffic() -> None:
+    """Shallow traffic is billed at the shallow prediction, too deep at the deepest."""
     assert {2048} == {x.context for x in loads(replace(TRAFFIC, depth=100), SPEED)}
-    assert {32_768} == {x.context for x in loads(replace(TRAFFIC, depth=2049), SPEED)}
+    assert {20_000} == {x.context for x in loads(replace(TRAFFIC, depth=20_000), SPEED)}
     assert {32_768} == {x.context for x in loads(replace(TRAFFIC, depth=10**6), SPEED)}
+
+
+def test_between_two_contexts_a_step_grows_with_the_tokens() -> None:
+    """Halfway between 2k and 32k a step takes the mean of both, and 64 users do not fit."""
+    points = (
+        *(point(1, 2048, 100), point(4, 2048, 200), point(64, 2048, 1600)),
+        *(point(1, 32_768, 80), point(4, 32_768, 100)),
+    )
+    half = at_depth(points, (2048 + 32_768) // 2)
+
+    assert [1, 4] == [x.concurrency for x in half]
+    assert pytest.approx((4 / 200 + 4 / 100) / 2) == 1 / half[1].per_user.typical
+    assert pytest.approx(4 * half[1].per_user.typical) == half[1].total.typical
+    assert at_depth(points, 2048) == points[:3]
+    assert at_depth(points, 32_768) == points[3:]
 
 
 def test_a_bill_by_hand() -> None:
