@@ -77,7 +77,9 @@ class SpeedFile(Profile, frozen=True, kw_only=True):
     #: measured: this GPU and engine · generation: its generation · scaled: by data sheet ·
     #: guess: nothing like it was measured
     spreads: dict[str, Spread]
+    #: from a disk of the machine, and over a network file system
     load: LoadRate
+    network: LoadRate
 
     def __post_init__(self) -> None:
         """Raise ValueError for a file that lacks what a prediction asks for."""

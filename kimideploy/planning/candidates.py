@@ -44,6 +44,7 @@ def subjects(request: Request, group: Group, catalog: Catalog, model: Model) -> 
                     kv_dtype=request.kv_dtype or "bf16",
                     tier=tier.id if tier is not None else checkpoint.format,
                     known=catalog.overhead,
+                    disk=catalog.speed.load.typical,
                 )
 
 

@@ -56,6 +56,8 @@ class Speed(Strict, frozen=True):
     ttft: Range
     #: seconds from the start of the command to readiness, weights on a local disk
     load: Range
+    #: the same over a network file system, such as Lustre, Weka or NFS
+    load_network: Range
     #: where the numbers come from, in words
     basis: str
     nearest: Nearest | None = None

@@ -85,7 +85,7 @@ def _memory(subject: Subject, fit: Fit) -> Refusal | None:
     """The last rules: the GPUs hold their share, and so does the host."""
     if fit.verdict == "no" and subject.node.gpus:
         return _on_gpus(subject, fit)
-    return _on_host(fit)
+    return _on_host(subject, fit)
 
 
 def _on_gpus(subject: Subject, fit: Fit) -> Refusal:
@@ -121,7 +121,7 @@ def _on_gpus(subject: Subject, fit: Fit) -> Refusal:
     )
 
 
-def _on_host(fit: Fit) -> Refusal | None:
+def _on_host(subject: Subject, fit: Fit) -> Refusal | None:
     wanted = sum(share.bytes for share in fit.ram)
     if not fit.ram:
         return None
@@ -135,12 +135,23 @@ def _on_host(fit: Fit) -> Refusal | None:
     if wanted > fit.ram_capacity or fit.verdict == "no":
         return Refusal(
             "ram",
-            "the experts outside the GPUs do not fit into host memory",
+            f"the experts outside the GPUs do not fit into host memory{_from_disk(subject, fit)}",
             need=wanted,
             have=fit.ram_capacity,
             way_out=f"--ram {_gib_up(wanted)}GiB",
         )
     return None
+
+
+def _from_disk(subject: Subject, fit: Fit) -> str:
+    """What it means that llama.cpp would start all the same and read experts from the disk."""
+    if subject.engine.id != "llamacpp" or not subject.disk or not fit.ram_capacity:
+        return ""
+    a, routed = subject.architecture, fit.ram[0].bytes
+    # Why: each token asks for so many experts of each layer, and what is not in memory is read.
+    missing = max(0.0, 1 - fit.ram_capacity / sum(share.bytes for share in fit.ram))
+    seconds = routed * a.experts_per_token / a.experts * missing / subject.disk
+    return f"; mapped from a disk of {subject.disk / 1e9:g} GB/s a token would take {seconds:.2g} s"
 
 
 def _more_gpus(subject: Subject) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from kimideploy.catalog.fitted import LoadRate
 from kimideploy.catalog.measurements import Measurement
 from kimideploy.catalog.types import Catalog, EngineId, Format, Gpu
 from kimideploy.planning.estimates import Estimate, Nearest, Range, Speed
@@ -114,7 +115,8 @@ def speed_of(chosen: Weighed, catalog: Catalog) -> Speed | None:
         prefill=_range(rate, reading),
         prompt=prompt,
         ttft=_range(first, reading),
-        load=_load(chosen, catalog),
+        load=_load(chosen, catalog.speed.load),
+        load_network=_load(chosen, catalog.speed.network),
         basis=basis,
         nearest=nearest(chosen, catalog),
     )
@@ -264,10 +266,9 @@ def _bars(chosen: Weighed, catalog: Catalog) -> tuple[float, float, str]:
     return spreads[decode.standing].factor, reading, basis[decode.standing]
 
 
-def _load(chosen: Weighed, catalog: Catalog) -> Range:
-    """Seconds from the start to readiness, the weights on a disk of the machine."""
-    rates, s = catalog.speed.load, chosen.subject
-    size = float(s.checkpoint.size or 0) / chosen.candidate.nodes
+def _load(chosen: Weighed, rates: LoadRate) -> Range:
+    """Seconds from the start to readiness, each node reading its part at *rates*."""
+    size = float(chosen.subject.checkpoint.size or 0) / chosen.candidate.nodes
     return Range(
         low=_round(rates.start / 2 + size / rates.fast),
         typical=_round(rates.start + size / rates.typical),

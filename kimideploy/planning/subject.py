@@ -45,6 +45,8 @@ class Subject:
     tier: str
     #: what is known of GPU memory beside weights and cache
     known: OverheadFile
+    #: bytes a second that a disk of the machine gives, typically
+    disk: float = 0.0
     #: the vision tower split over the TP ranks instead of whole on each
     vision_split: bool = False
 

@@ -156,7 +156,8 @@ def speed_section(speed: Speed | None) -> Section:
         f"Reading prompts: {span(speed.prefill)}."
         f" When idle, the first token of a {speed.prompt:,}-token prompt comes after"
         f" {span(speed.ttft, 's')}."
-        f" Ready in {_minutes(speed.load)}, weights on a local disk."
+        f" Ready in {_minutes(speed.load)} from a local disk,"
+        f" {_minutes(speed.load_network)} over a network file system."
     )
     lines = (prompts, f"Basis: {speed.basis}.") if speed.basis else (prompts,)
     charts = (

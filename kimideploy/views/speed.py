@@ -27,8 +27,8 @@ def lines(speed: Speed | None, terminal: Terminal) -> list[str]:
     rows.append(("Prompts", f"{span(speed.prefill)} tok/s read"))
     first = f"{span(speed.ttft)} s to the first token of {speed.prompt:,}, on an idle server"
     rows.append(("", first))
-    minutes = Range(*(getattr(speed.load, end) / _MINUTE for end in ("low", "typical", "high")))
-    rows.append(("Loading", f"{span(minutes)} min, weights on a local disk"))
+    local, network = span(_minutes(speed.load)), span(_minutes(speed.load_network))
+    rows.append(("Loading", f"{local} min from a local disk, {network} over a network"))
     rows.append(("Basis", speed.basis))
     found = [
         line
@@ -36,6 +36,10 @@ def lines(speed: Speed | None, terminal: Terminal) -> list[str]:
         for line in terminal.wrapped(text, first=f"  {name:<{_NAME}} ", rest=" " * (_NAME + 3))
     ]
     return [*head, *found, *_nearest(speed.nearest, terminal)]
+
+
+def _minutes(value: Range) -> Range:
+    return Range(value.low / _MINUTE, value.typical / _MINUTE, value.high / _MINUTE)
 
 
 def _decoding(points: Sequence[Estimate]) -> list[tuple[str, str]]:

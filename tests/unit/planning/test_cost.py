@@ -53,6 +53,7 @@ SPEED = Speed(
     prompt=8192,
     ttft=flat(1.0),
     load=flat(3600.0),
+    load_network=flat(7200.0),
     basis="test",
 )
 #: of 10 tokens 4 are read, 4 come from the cache and 2 are written

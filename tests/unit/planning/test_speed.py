@@ -51,7 +51,7 @@ def planned(hardware: str) -> tuple[Plan, Speed]:
 def ranges(speed: Speed) -> list[Range]:
     """Return every number with a bar."""
     points = [r for p in speed.points for r in (p.per_user, p.total)]
-    return [*points, speed.prefill, speed.ttft, speed.load]
+    return [*points, speed.prefill, speed.ttft, speed.load, speed.load_network]
 
 
 @pytest.mark.parametrize("hardware", WORDS)

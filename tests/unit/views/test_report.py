@@ -39,6 +39,7 @@ SPEED = Speed(
     prompt=8192,
     ttft=about(1.2),
     load=about(420),
+    load_network=about(800),
     basis="fitted to nothing",
     nearest=Nearest("S1", "another machine", 55.5, "https://example.org/a?b=1&c=2", "2026-08-01"),
 )

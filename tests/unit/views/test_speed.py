@@ -35,6 +35,7 @@ SPEED = Speed(
     prompt=8192,
     ttft=bar(0.446),
     load=bar(360),
+    load_network=bar(660),
     basis="fitted to 3 measurements",
     nearest=Nearest("T1", "K2 on 8×H200", 365.0, "https://example.org/x", "2026-05", 334.0),
 )
@@ -48,7 +49,7 @@ def test_lines_carry_every_bar() -> None:
     assert "3 users 50 (25 … 100) tok/s each, 150 (75 … 300) in all" in text
     assert "20,000 (10,000 … 40,000) tok/s read" in text
     assert "0.446 (0.223 … 0.892) s to the first token of 8,192" in text
-    assert "6 (3 … 12) min" in text
+    assert "6 (3 … 12) min from a local disk, 11 (5.5 … 22) over a network" in text
     assert "Basis fitted to 3 measurements" in text
 
 
