@@ -21,7 +21,7 @@ DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENS
 #: source folder → where it lies in the wheel, and what of it
 FOLDERS = {
     "kimideploy": ("kimideploy", {".py", ".typed"}),
-    "profiles": ("kimideploy/_profiles", {".yaml"}),
+    "profiles": ("kimideploy/_profiles", {".yaml", ".csv"}),
     "templates": ("kimideploy/_templates", {".j2"}),
 }
 
