@@ -131,9 +131,11 @@ def wants_json(words: Sequence[str]) -> bool:
 
 
 def _printable(text: str) -> str:
-    """Return *text* as stderr's encoding can show it."""
+    """Return *text* as stderr's encoding can show it, and without what steers a terminal."""
     encoding = sys.stderr.encoding or "ascii"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    # Why: a message may quote a file or a server, and these may say anything.
+    tame = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return tame.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _bug(error: Exception) -> Shown:

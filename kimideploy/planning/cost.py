@@ -49,8 +49,10 @@ def loads(traffic: Traffic, speed: Speed) -> tuple[Load, ...]:
     """
     rates = [speed.prefill, *(rate for p in speed.points for rate in (p.total, p.per_user))]
     # Why: a plan may be a file, and a file may say anything
-    if not all(0 < rate.low <= rate.typical <= rate.high for rate in rates):
-        raise RequestError("the plan's speed is none: each rate needs 0 < low ≤ typical ≤ high")
+    if not all(0 < rate.low <= rate.typical <= rate.high for rate in [*rates, speed.load]):
+        raise RequestError("the plan's speed is none: each number needs 0 < low ≤ typical ≤ high")
+    if not all(point.concurrency > 0 < point.context for point in speed.points):
+        raise RequestError("the plan's speed is none: it is for no users or no tokens")
     if not speed.points:
         raise RequestError("no speed is predicted for this plan, so nothing is known of its cost")
     return tuple(_load(traffic, speed.prefill, p) for p in at_depth(speed.points, traffic.depth))
@@ -101,6 +103,8 @@ def bill(
     """
     check_traffic(traffic)
     check_prices(rent.gpu_hour, api)
+    if replicas < 1 or gpus < 1:
+        raise RequestError(f"{replicas} copies of a plan on {gpus} GPUs serve nobody")
     every = loads(traffic, speed)
     full = max(every, key=lambda load: load.rate.typical)
     most = capacity(traffic, full, replicas)

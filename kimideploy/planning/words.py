@@ -5,6 +5,7 @@ from __future__ import annotations
 from kimideploy.planning.estimates import Range
 
 _CENTS = 100
+_LEAST = 0.0001
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 
@@ -14,7 +15,7 @@ def usd(amount: float) -> str:
         return f"${amount:,.0f}"
     if amount >= 0.01 or amount == 0:  # noqa: PLR2004
         return f"${amount:.2f}"
-    return f"${amount:.1g}"
+    return f"${amount:.4f}" if amount >= _LEAST else f"under ${_LEAST:.4f}"
 
 
 def usd_range(amount: Range) -> str:

@@ -8,7 +8,7 @@ from kimideploy.planning.estimates import Range
 from kimideploy.planning.types import NoFit
 from kimideploy.planning.words import tokens
 from kimideploy.views.speed import rate
-from kimideploy.views.terminal import Terminal
+from kimideploy.views.terminal import Terminal, tame
 
 _NAME = 18
 
@@ -78,6 +78,7 @@ def _row(name: str, a: str, b: str, column: int, terminal: Terminal, *, bold: bo
 
 
 def _cut(text: str, most: int) -> str:
+    text = tame(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

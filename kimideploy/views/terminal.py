@@ -42,7 +42,7 @@ class Terminal:
         """Return *text* in lines of this width, after *first* and then *rest*."""
         # Why before: … is wider in ASCII.
         lines = wrap(
-            text if self.unicode else text.translate(_ASCII),
+            tame(text if self.unicode else text.translate(_ASCII)),
             self.width,
             initial_indent=first,
             subsequent_indent=rest if rest is not None else " " * len(first),
@@ -57,6 +57,11 @@ class Terminal:
         if self.unicode:
             return text
         return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
+
+
+def tame(text: str) -> str:
+    """Return *text* with a ? for each sign that shows nothing: files may steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
 def terminal(stream: TextIO) -> Terminal:

@@ -119,6 +119,21 @@ def test_nothing_fits_is_a_no() -> None:
     assert result.stdout == run("plan", "--hardware", "1xRTX4090").stdout
 
 
+def test_a_plan_file_does_not_steer_the_terminal() -> None:
+    """Escape sequences of a saved plan come out as signs, in tables, text and errors."""
+    plan = json.loads(run("plan", *BOX, "--json").stdout)
+    plan["candidate"] |= {"gpu": "\x1b[31mh200", "checkpoint": "\x1b[2Jint4", "tier": "\x07tier"}
+    Path("plan.json").write_text(json.dumps(plan), "utf-8")
+
+    refused = run("cost", "--plan", "plan.json")
+    shown = run("cost", "--plan", "plan.json", "--gpu-price", "2")
+    beside = run("plan", "compare", "plan.json", "8xH200")
+
+    assert (2, 0, 0) == (refused.exit_code, shown.exit_code, beside.exit_code)
+    for text in (refused.stderr, shown.stdout, beside.stdout):
+        assert not {"\x1b", "\x07"} & set(text)
+
+
 def test_an_ascii_terminal_gets_ascii() -> None:
     """Where the locale has no …, the bill is written without."""
     result = spawn(

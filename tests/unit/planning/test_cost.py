@@ -24,6 +24,7 @@ from kimideploy.planning.traffic import (
     check_traffic,
     rent_of,
 )
+from kimideploy.planning.words import usd
 
 CATALOG = load_catalog()
 API = ApiPrice(input=1.0, output=4.0, cached=0.2, provider="test")
@@ -214,6 +215,43 @@ def test_a_plan_without_a_speed_has_no_bill() -> None:
     """Nothing predicted is an error, and no division by nothing."""
     with pytest.raises(RequestError, match="no speed is predicted"):
         best_load(TRAFFIC, replace(SPEED, points=()))
+
+
+@pytest.mark.parametrize(
+    "speed",
+    [
+        replace(SPEED, prefill=flat(0.0)),
+        replace(SPEED, prefill=Range(3.0, 2.0, 1.0)),
+        replace(SPEED, load=flat(-1.0)),
+        replace(SPEED, points=(replace(SPEED.points[0], concurrency=0),)),
+        replace(SPEED, points=(replace(SPEED.points[0], total=flat(-5.0)),)),
+    ],
+)
+def test_a_plan_file_that_lies_has_no_bill(speed: Speed) -> None:
+    """Numbers that no prediction has are refused, not divided by."""
+    with pytest.raises(RequestError, match="the plan's speed is none"):
+        best_load(TRAFFIC, speed)
+
+
+def test_no_copies_serve_nobody() -> None:
+    """A plan file with no copies of its plan is refused."""
+    with pytest.raises(RequestError, match="0 copies of a plan on 8 GPUs"):
+        bill(TRAFFIC, SPEED, gpus=8, replicas=0, rent=RENT, api=API)
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [
+        (0, "$0.00"),
+        (3e-5, "under $0.0001"),
+        (0.005, "$0.0050"),
+        (4.2, "$4.20"),
+        (20_850, "$20,850"),
+    ],
+)
+def test_money_in_words(amount: float, said: str) -> None:
+    """Dollars are told in cents, in whole ones from a hundred on, and never as nothing."""
+    assert said == usd(amount)
 
 
 def test_rents_of_the_profiles() -> None:
