@@ -151,7 +151,7 @@ def asked() -> tuple[Needs, TrafficOptions]:
         else:
             needs[name] = typer.confirm(f"{text}?", default=False, err=True)
     words = typer.prompt(
-        "Hardware you have or can get, such as 8xH200, several apart by spaces (several are tried)",
+        "Hardware to weigh, such as 8xH200 4xB300 (several are tried)",
         default="",
         show_default=False,
         err=True,

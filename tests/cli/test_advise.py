@@ -138,7 +138,7 @@ def test_a_dialogue_on_a_terminal() -> None:
             ("read images", ""),
             ("figures that others", ""),
             ("prototype", ""),
-            ("Hardware you have", "8xH200"),
+            ("Hardware to weigh", "8xH200"),
         ]
     )
 
