@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 
-from kimideploy.catalog.types import Catalog
-from kimideploy.planning.memory import other_weights, routed_weights, stages
+from kimideploy.catalog.types import Catalog, Format
+from kimideploy.planning.memory import checkpoint_bytes
 from kimideploy.resources import shipped
 
 #: bytes of a weight in GGUF's Q8_0: 32 values and a 2-byte scale in 34 bytes
-_Q8_0 = 34 / 32
+_Q8_0 = Format(source="llama.cpp", expert_bytes=34 / 32, mlp_bytes=34 / 32, other_bytes=34 / 32)
 #: rows of files.csv that state a whole checkpoint: its format, and whether it has a vision tower
 _ROWS = {
     "F001": ("int4", True),
     "F004": ("mxfp4", True),
     "F005": ("int4", True),
     "F015": ("q8_0", False),
+    "F046": ("mxfp4", True),
 }
 
 
@@ -39,7 +40,6 @@ def weight_rows(catalog: Catalog) -> list[Weights]:
     """Return the checkpoints whose size somebody printed exactly enough to be compared."""
     path = shipped("profiles") / "measurements" / "files.csv"
     a = catalog.architectures["kimi-k2"]
-    routed, other = routed_weights(a, stages(a, 1)[0].moe), other_weights(a)
     vision = catalog.models["kimi-k2.7-code"].vision
     found = []
     with path.open(encoding="utf-8", newline="") as file:
@@ -48,8 +48,7 @@ def weight_rows(catalog: Catalog) -> list[Weights]:
                 continue
             name, sees = _ROWS[row["id"]]
             form = next((f for key, f in catalog.formats.items() if key == name), None)
-            expert, rest = (form.expert_bytes, form.other_bytes) if form else (_Q8_0, _Q8_0)
-            size = routed * expert + other * rest
+            size = float(checkpoint_bytes(a, form or _Q8_0))
             size += float(vision.bytes) if sees and vision is not None else 0.0
             what = f"{row['checkpoint']} {row['format']}"
             found.append(Weights(row["id"], what, float(row["size_bytes_computed"]), size))

@@ -74,10 +74,12 @@ class Architecture(Profile, frozen=True, kw_only=True):
 
 
 class Format(Profile, frozen=True, kw_only=True):
-    """What one routed-expert weight and one other weight take on disk, in bytes."""
+    """What one weight takes on disk, in bytes: of a routed expert, of the MLPs that every token
+    passes (shared experts and dense layers), and of all else."""
 
     source: str
     expert_bytes: Annotated[float, Meta(gt=0)]
+    mlp_bytes: Annotated[float, Meta(gt=0)]
     other_bytes: Annotated[float, Meta(gt=0)]
     note: str | None = None
 

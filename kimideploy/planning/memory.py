@@ -56,6 +56,30 @@ def other_weights(architecture: Architecture) -> int:
     return sharded_weights(architecture, whole) + replicated_weights(architecture, whole)
 
 
+def mlp_weights(architecture: Architecture, stage: Stage) -> int:
+    """Parameters of *stage* in the MLPs that every token passes: shared experts, dense layers."""
+    a = architecture
+    shared = 3 * a.hidden * a.expert_intermediate * a.shared_experts
+    dense = 3 * a.hidden * a.dense_intermediate
+    return stage.moe * shared + (stage.layers - stage.moe) * dense
+
+
+def sharded_bytes(architecture: Architecture, form: Format, stage: Stage) -> float:
+    """Bytes of *stage* that TP shards and that are no routed expert."""
+    mlp = mlp_weights(architecture, stage)
+    return mlp * form.mlp_bytes + (sharded_weights(architecture, stage) - mlp) * form.other_bytes
+
+
+def checkpoint_bytes(architecture: Architecture, form: Format) -> int:
+    """Bytes of the whole checkpoint but for a vision tower."""
+    whole = stages(architecture, 1)[0]
+    return int(
+        routed_weights(architecture, whole.moe) * form.expert_bytes
+        + sharded_bytes(architecture, form, whole)
+        + replicated_weights(architecture, whole) * form.other_bytes
+    )
+
+
 def weight_shares(
     architecture: Architecture,
     form: Format,
@@ -72,7 +96,7 @@ def weight_shares(
     """
     spread = layout.tp * layout.dp
     experts = -(-int(routed_weights(architecture, stage.moe) * form.expert_bytes) // spread)
-    sharded = -(-int(sharded_weights(architecture, stage) * form.other_bytes) // layout.tp)
+    sharded = -(-int(sharded_bytes(architecture, form, stage)) // layout.tp)
     shares = [
         Share("routed experts", experts),
         Share("other weights", sharded, "attention, shared experts, dense layer, embeddings"),
@@ -119,10 +143,8 @@ def sharded_weights(architecture: Architecture, stage: Stage) -> int:
         + a.kv_lora_rank * a.heads * (a.qk_nope_head_dim + a.v_head_dim)
         + a.heads * a.v_head_dim * a.hidden
     )
-    shared = 3 * a.hidden * a.expert_intermediate * a.shared_experts
-    dense = 3 * a.hidden * a.dense_intermediate
     ends = a.vocabulary * a.hidden * (stage.first + stage.last)
-    return stage.layers * attention + stage.moe * shared + (stage.layers - stage.moe) * dense + ends
+    return stage.layers * attention + mlp_weights(a, stage) + ends
 
 
 def replicated_weights(architecture: Architecture, stage: Stage) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kimideploy.catalog.types import Claim
 from kimideploy.catalog.versions import denial, older
-from kimideploy.planning.memory import other_weights, routed_weights
+from kimideploy.planning.memory import checkpoint_bytes
 from kimideploy.planning.overhead import Settings, overhead
 from kimideploy.planning.subject import Subject
 from kimideploy.planning.types import Rejection
@@ -59,11 +59,7 @@ def checkpoint_exists(s: Subject) -> Refusal | None:
     reason = s.checkpoint.note or f"no {s.checkpoint.id} checkpoint of {s.model.name} is published"
     if s.form is None or s.gpu is None:
         return Refusal("no-checkpoint", reason)
-    size = int(
-        routed_weights(s.architecture, s.architecture.layers - s.architecture.dense_layers)
-        * s.form.expert_bytes
-        + other_weights(s.architecture) * s.form.other_bytes
-    )
+    size = checkpoint_bytes(s.architecture, s.form)
     fraction = s.engine.memory.fraction
     beside = overhead(s.situation, Settings(fraction, 8192, 128), s.overheads)
     each = int(s.node.gpu_memory * fraction) - beside.taken

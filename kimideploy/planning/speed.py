@@ -232,10 +232,12 @@ def _gguf(chosen: Weighed) -> Format | None:
     if size is None or other is None:
         return None
     routed = routed_weights(s.architecture, stages(s.architecture, 1)[0].moe)
+    beside = int(other) / other_weights(s.architecture)
     return Format(
         source=s.checkpoint.source,
         expert_bytes=(int(size) - int(other)) / routed,
-        other_bytes=int(other) / other_weights(s.architecture),
+        mlp_bytes=beside,
+        other_bytes=beside,
     )
 
 

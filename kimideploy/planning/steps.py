@@ -17,6 +17,7 @@ from kimideploy.planning.memory import (
     kv_bytes_per_token,
     replicated_weights,
     routed_weights,
+    sharded_bytes,
     sharded_weights,
     stages,
 )
@@ -182,8 +183,9 @@ def _pass(work: Work, machine: Machine, p: Parameters, *, tokens: float) -> dict
     spread = layout.tp * layout.dp
     share = experts_hit(a, tokens * layout.dp, p["alike"]) / a.experts * (1 - work.hosted)
     experts = share * routed_weights(a, whole.moe) * form.expert_bytes / spread
-    other = sharded_weights(a, whole) / layout.tp + replicated_weights(a, whole)
-    other = other * form.other_bytes - a.vocabulary * a.hidden * form.other_bytes / layout.tp
+    table = a.vocabulary * a.hidden * form.other_bytes  # embeddings: a pass reads few of them
+    other = (sharded_bytes(a, form, whole) - table) / layout.tp
+    other += replicated_weights(a, whole) * form.other_bytes
     small = p.get(f"small.{machine.generation}", 1.0) if tokens < _TILE else 1.0
     reading = experts / (machine.bandwidth * p["experts"] * small)
     flops = 2 * active_weights(a) * tokens / layout.tp

@@ -6,9 +6,12 @@ import pytest
 
 from kimideploy.catalog.load import load_catalog
 from kimideploy.planning.memory import (
+    checkpoint_bytes,
     kv_bytes_per_token,
+    mlp_weights,
     other_weights,
     routed_weights,
+    sharded_weights,
     stages,
     weight_shares,
 )
@@ -43,10 +46,24 @@ def test_int4_weights_per_gpu(tp: int, gib: float, text_only: float) -> None:
 
 def test_checkpoint_on_disk() -> None:
     """The INT4 checkpoint takes 595.145 GB, the bf16 one would take 2.05 TB."""
-    routed, other = routed_weights(KIMI, 60), other_weights(KIMI)
+    bf16 = CATALOG.formats["bf16"]
 
-    assert pytest.approx(routed * 0.5625 + other * 2 + VISION, rel=0.0001) == 595.145e9
-    assert pytest.approx((routed + other) * 2, rel=0.005) == 2.05e12
+    assert checkpoint_bytes(KIMI, INT4) + VISION == pytest.approx(595.145e9, rel=0.0001)
+    assert checkpoint_bytes(KIMI, bf16) == pytest.approx(2.05e12, rel=0.005)
+    assert checkpoint_bytes(KIMI, bf16) == 2 * (routed_weights(KIMI, 60) + other_weights(KIMI))
+
+
+def test_a_format_that_quantises_shared_experts() -> None:
+    """AMD's MXFP4 also packs shared experts and layer 0: what its index adds up to, to 0.01 %."""
+    mxfp4 = CATALOG.formats["mxfp4"]
+    whole = stages(KIMI, 1)[0]
+    packed = mlp_weights(KIMI, whole) * (2 - 17 / 32)
+
+    assert checkpoint_bytes(KIMI, mxfp4) + VISION == pytest.approx(558_995_180_568, rel=0.0001)
+    for tp in (1, 8):
+        shares = weight_shares(KIMI, mxfp4, Layout(tp=tp), whole, vision=0)
+        beside = next(s.bytes for s in shares if s.cause == "other weights")
+        assert beside == -(-int(sharded_weights(KIMI, whole) * 2 - packed) // tp)
 
 
 def test_kv_bytes() -> None:
