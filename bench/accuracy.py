@@ -30,7 +30,9 @@ from kimideploy.catalog.types import Catalog
 from kimideploy.errors import RequestError
 from kimideploy.planning.speed import parameters
 from kimideploy.quantities import GIB
+from kimideploy.resources import shipped
 
+UNFITTED = shipped("profiles") / "measurements" / "unfitted"
 PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 T = TypeVar("T")
 
@@ -82,6 +84,9 @@ def everything(catalog: Catalog, left: LeftOut | None = None) -> Findings:
         Verdict(m.id, what, said, starts=True) for m, what, said in hybrid_rows(catalog)
     )
     found.weights.extend(weight_rows(catalog))
+    fresh, why = unfitted(catalog)
+    found.unfitted.extend(fresh)
+    found.unasked.append(why)
     for log in left.logs:
         found.unseen.append(_tokens(log.log, log.predicted))
         width = catalog.overhead.spreads["measured"].bytes / GIB
@@ -94,6 +99,12 @@ def everything(catalog: Catalog, left: LeftOut | None = None) -> Findings:
             bar = Bar(f"decode, {row.standing}", f"×÷ {factor:g}", row.row.measured.url)
             found.bars.append((bar, row.off <= factor))
     return found
+
+
+def unfitted(catalog: Catalog) -> tuple[list[Pair], Counter[str]]:
+    """Return the rows that no parameter was fitted to, and how many could not be asked, and why."""
+    rows, why = asked(question, read_measurements("throughput", catalog.gpus, UNFITTED), catalog)
+    return [_speed(q, q.predicted(parameters(catalog))) for q in rows], why
 
 
 def findings(catalog: Catalog, truth: Path | None = None) -> Findings:
@@ -140,7 +151,7 @@ def _tokens(log: Log, predicted: int) -> Pair:
 
 def _speed(q: Question, predicted: float) -> Pair:
     m = q.measured
-    what = f"{m.gpus}×{m.gpu} {m.engine} TP{m.tp} DCP{m.dcp}, {q.load}"
+    what = f"{m.gpus}×{m.gpu} {m.engine} TP{m.tp} DCP{m.dcp}, {m.format}, {q.load}"
     what += ", with a draft" if m.draft else ""
     return Pair(q.kind, m.id, m.url, what, q.value, predicted)
 

@@ -27,6 +27,8 @@ class Findings:
     #: each unseen row's error bar, and whether it held
     bars: list[tuple[Bar, bool]] = field(default_factory=list)
     weights: list[Weights] = field(default_factory=list)
+    #: by the shipped parameters, rows that they were not fitted to
+    unfitted: list[Pair] = field(default_factory=list)
 
 
 def page(found: Findings, *, rows: bool = False) -> str:
@@ -50,6 +52,8 @@ def page(found: Findings, *, rows: bool = False) -> str:
             *_goals(found),
             *_bars(found.bars),
         ]
+    if found.unfitted:
+        lines += _unfitted(found.unfitted)
     lines += ["## All sources known", ""]
     if found.unseen:
         lines += ["How well the shipped parameters fit the rows they were fitted to.", ""]
@@ -144,6 +148,26 @@ def _bars(bars: Sequence[tuple[Bar, bool]]) -> list[str]:
     if poor:
         lines += ["It holds fewer of some sources:", "", *poor]
     return [*lines, ""]
+
+
+def _unfitted(pairs: Sequence[Pair]) -> list[str]:
+    """Rows kept out of every fit, one by one: other formats, cards and versions of the engine."""
+    median, ninth = errors(pairs)
+    return [
+        "## Rows nothing was fitted to",
+        "",
+        "Published speeds of `profiles/measurements/unfitted/`, kept out of every fit.",
+        f"{len(pairs)} rows: median error {median:.1%}, 9 of 10 within {ninth:.1%}.",
+        "",
+        "| row | what | measured | predicted | error |",
+        "|---|---|--:|--:|--:|",
+        *(
+            f"| {pair.id} | {pair.what} | {pair.measured:.1f} | {pair.predicted:.1f} "
+            f"| {pair.error:+.0%} |"
+            for pair in pairs
+        ),
+        "",
+    ]
 
 
 def _decisions(verdicts: Sequence[Verdict]) -> list[str]:

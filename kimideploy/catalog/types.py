@@ -81,6 +81,8 @@ class Format(Profile, frozen=True, kw_only=True):
     expert_bytes: Annotated[float, Meta(gt=0)]
     mlp_bytes: Annotated[float, Meta(gt=0)]
     other_bytes: Annotated[float, Meta(gt=0)]
+    #: what multiplies its packed weights: int4 kernels unpack them to bf16, fp4 units need not
+    computes: Literal["bf16", "int4", "fp4"] = "bf16"
     note: str | None = None
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from kimideploy.catalog.types import Architecture, EngineId, Format, KvDtype
 from kimideploy.planning.memory import (
     kv_bytes_per_token,
+    mlp_weights,
     replicated_weights,
     routed_weights,
     sharded_bytes,
@@ -188,8 +189,7 @@ def _pass(work: Work, machine: Machine, p: Parameters, *, tokens: float) -> dict
     other += replicated_weights(a, whole) * form.other_bytes
     small = p.get(f"small.{machine.generation}", 1.0) if tokens < _TILE else 1.0
     reading = experts / (machine.bandwidth * p["experts"] * small)
-    flops = 2 * active_weights(a) * tokens / layout.tp
-    computing = flops / (machine.flops * p["compute"])
+    computing = _products(work, machine, p) * tokens / (machine.flops * p["compute"])
     volume = 0.0
     if layout.tp > 1:
         # two all-reduces a layer; a ring moves 2·(n-1)/n of the data over each link
@@ -202,6 +202,22 @@ def _pass(work: Work, machine: Machine, p: Parameters, *, tokens: float) -> dict
         "experts": max(reading, computing),
         "links": volume / _link(machine, p) if volume else 0.0,
     }
+
+
+def _products(work: Work, machine: Machine, p: Parameters) -> float:
+    """Floating-point operations of a rank for one token, as many as bf16 units take as long for.
+
+    FP4 units multiply what is packed several times as fast; some kernels unpack slowly.
+    """
+    a = work.architecture
+    whole = stages(a, 1)[0]
+    active = active_weights(a)
+    packed = routed_weights(a, whole.moe) * a.experts_per_token // a.experts
+    if work.form.mlp_bytes == work.form.expert_bytes:
+        packed += mlp_weights(a, whole)
+    how = work.form.computes
+    rate = 1.0 if how == "bf16" else _of(p, how, machine.generation)
+    return 2 * (active - packed + packed / rate) / work.layout.tp
 
 
 def _hosted(work: Work, tokens: float, p: Parameters) -> float:

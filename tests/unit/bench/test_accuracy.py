@@ -76,6 +76,19 @@ def test_other_rows_are_judged_as_shipped(tmp_path: Path) -> None:
     assert "Left out one source" not in page(there)
 
 
+def test_rows_kept_out_of_every_fit(left: accuracy.LeftOut) -> None:
+    """They are predicted and shown, are none of the fitted ones, and move no bar."""
+    pairs, why = accuracy.unfitted(CATALOG)
+    whole = accuracy.everything(CATALOG, left)
+    fitted = {m.id for m in CATALOG.measurements}
+
+    assert len(pairs) > 10
+    assert sum(why.values()) > 0
+    assert fitted.isdisjoint(pair.id for pair in pairs)
+    assert {pair.source for pair in whole.unseen}.isdisjoint(pair.source for pair in pairs)
+    assert f"{len(pairs)} rows: median error" in page(whole)
+
+
 def test_a_folder_without_rows(tmp_path: Path) -> None:
     """A folder that has no measurements is refused by name."""
     with pytest.raises(RequestError, match=r"memory\.csv can't be read"):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimideploy.catalog.load import load_catalog
+from kimideploy.catalog.types import WeightFormat
 from kimideploy.planning.speed import decode_rate, parameters
 from kimideploy.planning.steps import (
     CHUNK,
@@ -161,6 +162,46 @@ def test_all_reduce_by_hand() -> None:
     there = decode_step(WORK, MACHINE, P, sequences=64, context=1)
 
     assert there["links"] == pytest.approx(volume / P["link.nvlink"])
+
+
+def test_fp4_units_multiply_what_is_packed_faster() -> None:
+    """NVFP4 reads prompts faster than INT4 where there are FP4 units, and alike where not; only
+    the experts gain, for all else stays bf16."""
+    packed = KIMI.experts_per_token * 3 * KIMI.hidden * KIMI.expert_intermediate * 60
+
+    def multiplying(form: WeightFormat, generation: str) -> float:
+        machine = replace(MACHINE, generation=generation, bandwidth=1e15)
+        work = replace(WORK, form=CATALOG.formats[form])
+        return prefill_pass(work, machine, P, tokens=8192)["experts"]
+
+    saved = multiplying("int4", "sm100") - multiplying("nvfp4", "sm100")
+    peak = MACHINE.flops * P["compute"]
+    products = 2 * packed * 8192 / 8 / peak
+    assert saved == pytest.approx(products * (1 / P["int4"] - 1 / (P["fp4"] * P["fp4.sm100"])))
+    assert multiplying("nvfp4", "sm90") == pytest.approx(multiplying("bf16", "sm90"))
+
+
+def test_mxfp4_packs_the_shared_experts_too() -> None:
+    """AMD's MXFP4 multiplies shared experts and layer 0 in FP4 as well, and gains more."""
+    nvfp4, mxfp4 = CATALOG.formats["nvfp4"], CATALOG.formats["mxfp4"]
+    machine = replace(MACHINE, generation="gfx950", bandwidth=1e15)
+    passes = [
+        prefill_pass(replace(WORK, form=form), machine, P, tokens=8192)["experts"]
+        for form in (nvfp4, mxfp4)
+    ]
+    assert passes[1] < passes[0]
+
+
+def test_int4_unpacks_slowly_on_triton() -> None:
+    """INT4 experts multiply slower on CDNA 3, where no Marlin kernel runs; bf16 ones do not."""
+    there, here = (replace(MACHINE, generation=g, bandwidth=1e15) for g in ("gfx942", "sm90"))
+
+    def multiplying(form: WeightFormat, machine: Machine) -> float:
+        work = replace(WORK, form=CATALOG.formats[form])
+        return prefill_pass(work, machine, P, tokens=8192)["experts"]
+
+    assert multiplying("int4", there) > 2 * multiplying("int4", here)
+    assert multiplying("bf16", there) == pytest.approx(multiplying("bf16", here))
 
 
 def test_dcp_divides_the_cache_that_is_read() -> None:
