@@ -30,9 +30,7 @@ from kimideploy.catalog.types import Catalog
 from kimideploy.errors import RequestError
 from kimideploy.planning.speed import parameters
 from kimideploy.quantities import GIB
-from kimideploy.resources import shipped
 
-UNFITTED = shipped("profiles") / "measurements" / "unfitted"
 PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 T = TypeVar("T")
 
@@ -103,7 +101,7 @@ def everything(catalog: Catalog, left: LeftOut | None = None) -> Findings:
 
 def unfitted(catalog: Catalog) -> tuple[list[Pair], Counter[str]]:
     """Return the rows that no parameter was fitted to, and how many could not be asked, and why."""
-    rows, why = asked(question, read_measurements("throughput", catalog.gpus, UNFITTED), catalog)
+    rows, why = asked(question, catalog.unfitted, catalog)
     return [_speed(q, q.predicted(parameters(catalog))) for q in rows], why
 
 

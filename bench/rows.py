@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -77,7 +76,7 @@ def _decode(m: Measurement, work: Work, machine: Machine) -> Question | str:
         return "no concurrency stated"
     if m.queued:
         return "a queue that never empties: how many ran at once is not stated"
-    given, asked = _length(m, "input_len"), _length(m, "output_len")
+    given, asked = m.length("input_len"), m.length("output_len")
     total, user = m.number("output_tok_s"), m.number("output_tok_s_per_user")
     tpot = m.number("mean_tpot_ms")
     fed = None
@@ -99,7 +98,7 @@ def _decode(m: Measurement, work: Work, machine: Machine) -> Question | str:
 
 
 def _prefill(m: Measurement, work: Work, machine: Machine) -> Question | str:
-    rate, prompt = m.number("prefill_tok_s"), _length(m, "input_len")
+    rate, prompt = m.number("prefill_tok_s"), m.length("input_len")
     if rate is None or prompt is None or m.number("concurrency") != 1:
         return "experts on the GPUs and CPUs are not stated"
     return Question(
@@ -109,8 +108,3 @@ def _prefill(m: Measurement, work: Work, machine: Machine) -> Question | str:
         rate,
         lambda p: prompt / prefill_seconds(work, machine, p, prompt),
     )
-
-
-def _length(m: Measurement, column: str) -> float | None:
-    found = re.search(r"mean (\d+)", m.cells[column])
-    return float(found.group(1)) if found else m.number(column)

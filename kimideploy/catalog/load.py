@@ -221,7 +221,10 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
     engines = {engine.id: engine for engine in each(Engine)}
     gpus = {gpu.id: gpu for gpu in each(Gpu)}
     measurements = read_measurements("throughput", gpus)
-    text = msgspec.json.encode((files, measurements), enc_hook=int, order="deterministic")
+    unfitted = read_measurements(
+        "throughput", gpus, shipped("profiles") / "measurements" / "unfitted"
+    )
+    text = msgspec.json.encode((files, measurements, unfitted), enc_hook=int, order="deterministic")
     return Catalog(
         architectures=whole("architectures.yaml", ArchitectureFile).architectures,
         formats=whole("formats.yaml", FormatFile).formats,
@@ -236,6 +239,7 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         speed=whole("speed.yaml", SpeedFile),
         overhead=whole("overhead.yaml", OverheadFile),
         measurements=measurements,
+        unfitted=unfitted,
         digest=hashlib.sha256(text).hexdigest(),
     )
 

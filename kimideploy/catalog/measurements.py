@@ -25,6 +25,7 @@ from kimideploy.resources import shipped
 
 #: words by which a table says of its own row that the engine was broken
 _FAULT = re.compile(r"defect|very slow")
+_MEAN = re.compile(r"mean (\d+)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 #: what every row says, and what the rows of a kind say besides
 _COLUMNS = (
@@ -92,6 +93,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     def number(self, column: str) -> float | None:
         """The first number of a cell, None for an empty one or words only."""
         return _number(self.cells.get(column, ""))
+
+    def length(self, column: str) -> float | None:
+        """Tokens of a prompt or an answer: their mean where a spread is stated."""
+        found = _MEAN.search(self.cells.get(column, ""))
+        return float(found.group(1)) if found else self.number(column)
 
     @property
     def at_fault(self) -> bool:

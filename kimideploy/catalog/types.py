@@ -481,4 +481,6 @@ class Catalog(msgspec.Struct, frozen=True):
     speed: SpeedFile
     overhead: OverheadFile
     measurements: tuple[Measurement, ...]
+    #: published speeds that no parameter was fitted to
+    unfitted: tuple[Measurement, ...]
     digest: str

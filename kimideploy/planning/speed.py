@@ -144,11 +144,13 @@ def _depth(fit: Fit) -> int:
     return max(1, min(DEPTH, fit.context))
 
 
-def _total(chosen: Weighed, catalog: Catalog, users: int, context: int) -> float:
+def _total(
+    chosen: Weighed, catalog: Catalog, users: int, context: float, fed: float | None = None
+) -> float:
     described = _described(chosen)
     if described is None:
         return 0.0
-    rate = decode_rate(*described, parameters(catalog), sequences=users, context=context)
+    rate = decode_rate(*described, parameters(catalog), sequences=users, context=context, fed=fed)
     return users * rate
 
 
@@ -172,7 +174,7 @@ def nearest(chosen: Weighed, catalog: Catalog) -> Nearest | None:
 
     like = [
         m
-        for m in catalog.measurements
+        for m in (*catalog.measurements, *catalog.unfitted)
         if m.usable
         and not m.queued
         and m.number("output_tok_s")
@@ -183,8 +185,11 @@ def nearest(chosen: Weighed, catalog: Catalog) -> Nearest | None:
     if best is None or (best.gpu != c.gpu and s.generation is None):
         return None
     users = int(best.number("concurrency") or 1)
-    depth = int(best.number("context_len") or best.number("input_len") or 0)
-    rate = _total(chosen, catalog, users, depth) if depth else 0.0
+    depth, fed = best.number("context_len") or 0.0, None
+    given, asked = best.length("input_len"), best.length("output_len")
+    if given and asked:
+        depth, fed = given + asked / 2, given / asked
+    rate = _total(chosen, catalog, users, depth, fed) if depth else 0.0
     return Nearest(
         id=best.id,
         what=_words(best),

@@ -82,11 +82,11 @@ def test_what_speed_asks_for_is_required() -> None:
     for engine in ENGINES:
         for link in ("pcie", "nvlink", "xgmi"):
             machine = Machine(engine, "sm90", 1e12, 1e14, link, 9e11)
-            form = CATALOG.formats["int4"]
-            work = Work(KIMI, form, Layout(tp=8, dcp=8), "bf16", draft=3, hosted=0.5)
-            decode_step(work, machine, asked, sequences=4, context=1000)
-            prefill_seconds(work, machine, asked, 1000)
-            accepted(work, asked)
+            for form in CATALOG.formats.values():
+                work = Work(KIMI, form, Layout(tp=8, dcp=8), "bf16", draft=3, hosted=0.5)
+                decode_step(work, machine, asked, sequences=4, context=1000)
+                prefill_seconds(work, machine, asked, 1000)
+                accepted(work, asked)
 
     assert asked.names == set(SPEED) - {"first_token"}
 
@@ -122,9 +122,9 @@ def test_parameters_say_where_they_come_from(name: str) -> None:
 @pytest.mark.parametrize(
     ("place", "word", "new", "says"),
     [
-        ("speed.yaml", "value: 0.916", "value: 0", "Expected `float` > 0.0"),
-        ("speed.yaml", "value: 0.916", "value: .nan", "Expected `float`, got `str`"),
-        ("speed.yaml", "value: 0.916", "value: 1.0e999", "Expected `float`, got `str`"),
+        ("speed.yaml", "value: 170000000000.0", "value: 0", "Expected `float` > 0.0"),
+        ("speed.yaml", "value: 170000000000.0", "value: .nan", "Expected `float`, got `str`"),
+        ("speed.yaml", "value: 170000000000.0", "value: 1.0e999", "Expected `float`, got `str`"),
         ("speed.yaml", "prior: 0.6, width: 0.25", "prior: 0.6", "missing required field `width`"),
         ("speed.yaml", "factor: 2.5", "factor: 0.9", "Expected `float` >= 1.0"),
         ("speed.yaml", "factor: 2.5", "factr: 2.5", "`factr` is not a known key"),

@@ -184,3 +184,11 @@ def test_unknown_kind(tmp_path: Path) -> None:
     """A kind of measurement that does not exist is refused, and a file that is not there."""
     assert refusal(tmp_path, "costs") == "'costs' is no kind of measurement"
     assert "can't be read" in refusal(tmp_path, "memory")
+
+
+def test_lengths_are_means_where_a_spread_is_stated(tmp_path: Path) -> None:
+    """A cell may state a range and its mean; the mean is the length."""
+    row = one(tmp_path, input_len="2000-45000 (mean 12345)", output_len="512")
+
+    assert (row.length("input_len"), row.length("output_len")) == (12345, 512)
+    assert row.length("context_len") is None

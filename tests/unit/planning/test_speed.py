@@ -91,6 +91,20 @@ def test_more_load_is_slower_for_each(hardware: str) -> None:
                 assert other.per_user.typical <= one.per_user.typical
 
 
+def test_the_nearest_may_be_one_that_nothing_was_fitted_to() -> None:
+    """MI355X is measured by unfitted rows alone; its prediction is for their load, with prompts
+    read between the answers, and its bar stays that of a card nobody fitted to."""
+    _, speed = planned("8xMI355X")
+    assert speed.nearest is not None
+    assert speed.nearest.id in {m.id for m in CATALOG.unfitted}
+    assert "MI355X" in speed.nearest.what
+
+    alike = next(e for e in speed.points if e.concurrency == 4 and e.context == 8192)
+    assert speed.nearest.predicted is not None
+    assert speed.nearest.predicted < alike.total.typical
+    assert alike.total.high / alike.total.typical > 1.6
+
+
 @pytest.mark.parametrize(
     ("hardware", "gpu"),
     [("8xH200", "H200"), ("8xB200", "B200"), ("8xMI300X", "MI300X"), ("8xRTX-PRO-6000", "RTX PRO")],
@@ -102,7 +116,7 @@ def test_the_nearest_is_of_the_same_gpu(hardware: str, gpu: str) -> None:
     assert speed.nearest is not None
     assert gpu in speed.nearest.what
     assert plan.candidate.engine in speed.nearest.what
-    assert speed.nearest.id in {m.id for m in CATALOG.measurements}
+    assert speed.nearest.id in {m.id for m in (*CATALOG.measurements, *CATALOG.unfitted)}
     assert speed.nearest.url.startswith("https://")
 
 
@@ -151,7 +165,8 @@ def test_prefill_has_no_narrower_bar_than_what_is_scaled() -> None:
 def test_a_gpu_nobody_measured_has_a_wider_bar() -> None:
     """The same card, without its measurements, is predicted alike with a wider bar."""
     rows = tuple(m for m in CATALOG.measurements if m.gpu != "h200")
-    blind = plan_of("8xH200", msgspec.structs.replace(CATALOG, measurements=rows)).speed
+    catalog = msgspec.structs.replace(CATALOG, measurements=rows, unfitted=())
+    blind = plan_of("8xH200", catalog).speed
     _, seen = planned("8xH200")
     assert blind is not None
 
