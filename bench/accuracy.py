@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -102,7 +102,11 @@ def everything(catalog: Catalog, left: LeftOut | None = None) -> Findings:
 def unfitted(catalog: Catalog) -> tuple[list[Pair], Counter[str]]:
     """Return the rows that no parameter was fitted to, and how many could not be asked, and why."""
     rows, why = asked(question, catalog.unfitted, catalog)
-    return [_speed(q, q.predicted(parameters(catalog))) for q in rows], why
+    pairs = [_speed(q, q.predicted(parameters(catalog))) for q in rows]
+    return [
+        replace(pair, what=f"{pair.what}; {q.measured.cells['engine_version']}")
+        for pair, q in zip(pairs, rows, strict=True)
+    ], why
 
 
 def findings(catalog: Catalog, truth: Path | None = None) -> Findings:

@@ -158,6 +158,7 @@ def _unfitted(pairs: Sequence[Pair]) -> list[str]:
         "",
         "Published speeds of `profiles/measurements/unfitted/`, kept out of every fit.",
         f"{len(pairs)} rows: median error {median:.1%}, 9 of 10 within {ninth:.1%}.",
+        "Predictions are of the engine as it is planned; a row of an older one says what it was.",
         "",
         "| row | what | measured | predicted | error |",
         "|---|---|--:|--:|--:|",
