@@ -91,7 +91,9 @@ def reasons(
         lines.append(f"also fits, but comes after for goal {goal}: {', '.join(sorted(others))}")
     offload = chosen.candidate.offload
     if layout.tp > 1:
-        reach = "one NVLink domain" if s.node.domain >= layout.tp else "one node"
+        link = s.gpu.interconnect.kind if s.gpu is not None else "pcie"
+        fabric = {"nvlink": "NVLink domain", "xgmi": "xGMI mesh"}.get(link, "node")
+        reach = f"one {fabric if s.node.domain >= layout.tp else 'node'}"
         lines.append(f"TP{layout.tp} divides {s.architecture.heads} heads and stays inside {reach}")
     if layout.pp > 1 and s.engine.id != "llamacpp":
         lines.append(f"PP{layout.pp} over the nodes needs little bandwidth, TP over them much")
