@@ -76,15 +76,13 @@ def _decode(m: Measurement, work: Work, machine: Machine) -> Question | str:
         return "no concurrency stated"
     if m.queued:
         return "a queue that never empties: how many ran at once is not stated"
-    given, asked = m.length("input_len"), m.length("output_len")
     total, user = m.number("output_tok_s"), m.number("output_tok_s_per_user")
     tpot = m.number("mean_tpot_ms")
-    fed = None
-    if given is None or asked is None:
-        context = max(m.number("context_len") or 0.0, _SHORT)
+    context, fed = m.depth, m.fed
+    if fed is None:
+        context = max(context, _SHORT)
         value = user or (total / sequences if total else None)
     else:
-        context, fed = given + asked / 2, given / asked
         value = user or (1000 / tpot if tpot else None)
     if not value:
         return "no speed of one user stated"

@@ -15,16 +15,8 @@ from kimideploy.quantities import Bytes
 SPEED = (
     *("latency", "experts", "alike", "weights", "compute", "attention", "serial", "verify"),
     *("link.nvlink", "link.xgmi", "link.pcie", "dcp_latency", "draft_layers", "acceptance"),
-    *(
-        "sequence",
-        "int4",
-        "fp4",
-        "prefill_attention",
-        "first_token",
-        "host.bandwidth",
-        "stream.gpu",
-    ),
-    "stream.host",
+    *("sequence", "int4", "fp4", "prefill_attention", "first_token", "host.bandwidth"),
+    *("stream.gpu", "stream.host"),
 )
 #: what planning.overhead asks for by name
 OVERHEAD = (

@@ -100,6 +100,20 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         return float(found.group(1)) if found else self.number(column)
 
     @property
+    def depth(self) -> float:
+        """Tokens in a sequence while it is answered, 0 where its context is short or not stated."""
+        given, asked = self.length("input_len"), self.length("output_len")
+        if given is None or asked is None:
+            return self.number("context_len") or 0.0
+        return given + asked / 2
+
+    @property
+    def fed(self) -> float | None:
+        """Input tokens read for every output token meanwhile, None where no prompt is stated."""
+        given, asked = self.length("input_len"), self.length("output_len")
+        return given / asked if given is not None and asked else None
+
+    @property
     def at_fault(self) -> bool:
         """Whether the row's own table says that a defect was measured, not the engine."""
         return _FAULT.search(self.cells.get("other", "")) is not None

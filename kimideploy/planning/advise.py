@@ -19,6 +19,7 @@ from kimideploy.planning.advise_rules import NOTES, PLACE, RANK, Api, Case, mone
 from kimideploy.planning.cost import DAYS, MILLION
 from kimideploy.planning.offers import Offer, full_load, outlay, pays, standing
 from kimideploy.planning.traffic import ApiPrice, check_traffic
+from kimideploy.planning.types import Request
 from kimideploy.planning.words import tokens_range, usd
 
 
@@ -223,6 +224,6 @@ def _command(case: Case) -> tuple[str, ...] | None:
     if best is None:
         return None
     words = ["kimideploy", "plan", "--hardware", best.offer.hardware]
-    if case.model.id != "kimi-k2.7-code":
+    if case.model.id != Request().model:
         words += ["--model", case.model.id]
     return tuple(words)

@@ -8,7 +8,6 @@ from kimideploy.catalog.types import Catalog, Model
 from kimideploy.facts.hardware import parse_hardware
 from kimideploy.planning.cost import DAYS, best_load, capacity, paid_hours, rented
 from kimideploy.planning.decide import decide
-from kimideploy.planning.estimates import Range
 from kimideploy.planning.inventory import inventory_from_hardware
 from kimideploy.planning.offers import Offer
 from kimideploy.planning.traffic import Rent, Traffic
@@ -46,9 +45,7 @@ def _offer(word: str, plan: Plan, model: Model, traffic: Traffic, rent: Rent | N
     if rent is not None:
         if speed is not None:
             hours = paid_hours(traffic, speed, always=rent.always)
-        scale = rented(plan) * hours * DAYS
-        price = rent.gpu_hour
-        month = Range(price.low * scale, price.typical * scale, price.high * scale)
+        month = rent.gpu_hour.times(rented(plan) * hours * DAYS)
     unknown = [
         text
         for text, value in (("its price is not known", month), ("its speed is not known", tokens))

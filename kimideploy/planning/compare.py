@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kimideploy.planning.comparison import Better, Comparison, Measure, Side
-from kimideploy.planning.estimates import Estimate, Range
+from kimideploy.planning.estimates import DEPTH, Estimate, Range
 from kimideploy.planning.types import NoFit, Plan
-
-#: tokens a sequence holds where speeds are compared: an agent at work
-_DEPTH = 32_768
 
 
 def compare(a: Side, b: Side) -> Comparison:
@@ -67,8 +64,8 @@ def _numbers(side: Side) -> dict[str, Range]:
 
 
 def _deep(points: tuple[Estimate, ...]) -> list[Estimate]:
-    """The loads at the deepest context up to _DEPTH."""
-    depth = max((p.context for p in points if p.context <= _DEPTH), default=None)
+    """The loads at the deepest context up to DEPTH."""
+    depth = max((p.context for p in points if p.context <= DEPTH), default=None)
     return [point for point in points if point.context == depth]
 
 

@@ -76,7 +76,7 @@ def _load(traffic: Traffic, prefill: Range, point: Estimate) -> Load:
         rate=busy,
         decode=point.total,
         # Why: while the prompts of others are read, nobody's answer goes on
-        per_user=_times(point.per_user, 1 - reading),
+        per_user=point.per_user.times(1 - reading),
         reading=reading,
         bound=point.bound,
     )
@@ -84,7 +84,7 @@ def _load(traffic: Traffic, prefill: Range, point: Estimate) -> Load:
 
 def capacity(traffic: Traffic, load: Load, replicas: int) -> Range:
     """Return tokens a day that *replicas* at *load* take in the traffic's hours."""
-    return _times(load.rate, traffic.hours_per_day * _HOUR * replicas)
+    return load.rate.times(traffic.hours_per_day * _HOUR * replicas)
 
 
 def paid_hours(traffic: Traffic, speed: Speed, *, always: bool) -> float:
@@ -109,8 +109,8 @@ def bill(
     full = max(every, key=lambda load: load.rate.typical)
     most = capacity(traffic, full, replicas)
     hours = paid_hours(traffic, speed, always=rent.always)
-    hour = _times(rent.gpu_hour, gpus)
-    month = _times(hour, hours * DAYS)
+    hour = rent.gpu_hour.times(gpus)
+    month = hour.times(hours * DAYS)
     day = traffic.tokens_per_day
     machines = _enough(day, most.typical)
     share = day / machines
@@ -122,7 +122,7 @@ def bill(
         high=_enough(day, most.low) * month.high,
     )
     api_rate = api.blended(traffic) / MILLION * DAYS
-    at_full = _per_million(speed, full, _times(hour, MILLION / replicas / _HOUR))
+    at_full = _per_million(speed, full, hour.times(MILLION / replicas / _HOUR))
     made = Bill(
         traffic=traffic,
         api=api,
@@ -138,7 +138,7 @@ def bill(
         capacity=most,
         machine_month=cost,
         api_month=day * api_rate,
-        per_million=_spread_over(at_full, _times(cost, MILLION / (day * DAYS))),
+        per_million=_spread_over(at_full, cost.times(MILLION / (day * DAYS))),
         at_full_load=at_full,
         break_even=break_even(month, most, api_rate),
         curve=tuple(_curve(day, most, month, api_rate)),
@@ -155,7 +155,7 @@ def break_even(month: Range, most: Range | None, api_rate: float) -> Range | Non
     """
     if most is None or api_rate <= 0 or month.typical / api_rate > most.typical:
         return None
-    return _times(month, 1 / api_rate)
+    return month.times(1 / api_rate)
 
 
 def _per_million(speed: Speed, load: Load, price: Range) -> PerMillion:
@@ -172,7 +172,7 @@ def _spread_over(full: PerMillion, blended: Range) -> PerMillion:
     """Return prices in the proportions of *full* that come to *blended* for the mix."""
 
     def part(price: Range) -> Range:
-        return _times(blended, price.typical / full.blended.typical)
+        return blended.times(price.typical / full.blended.typical)
 
     return PerMillion(
         input=part(full.input),
@@ -234,10 +234,6 @@ def _curve(day: float, most: Range, month: Range, api_rate: float) -> Iterator[C
 
 def _enough(tokens: float, capacity: float) -> int:
     return max(1, ceil(tokens / capacity))
-
-
-def _times(value: Range, factor: float) -> Range:
-    return Range(low=value.low * factor, typical=value.typical * factor, high=value.high * factor)
 
 
 def _over(price: Range, rate: Range) -> Range:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kimideploy.planning.estimates import Estimate, Range
+from kimideploy.planning.estimates import Estimate
 
 
 def at_depth(points: Sequence[Estimate], depth: int) -> tuple[Estimate, ...]:
@@ -51,11 +51,7 @@ def _deeper(point: Estimate, depth: int, slope: float) -> Estimate:
     return Estimate(
         concurrency=point.concurrency,
         context=depth,
-        per_user=_times(point.per_user, factor),
-        total=_times(point.total, factor),
+        per_user=point.per_user.times(factor),
+        total=point.total.times(factor),
         bound=point.bound,
     )
-
-
-def _times(value: Range, factor: float) -> Range:
-    return Range(value.low * factor, value.typical * factor, value.high * factor)

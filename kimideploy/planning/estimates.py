@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from kimideploy.facts.types import Strict
 
+#: tokens a sequence holds where loads are told and compared: an agent at work
+DEPTH = 32_768
+
 
 class Range(Strict, frozen=True):
     """A prediction and its error bar: low ≤ typical ≤ high."""
@@ -15,6 +18,10 @@ class Range(Strict, frozen=True):
     low: float
     typical: float
     high: float
+
+    def times(self, factor: float) -> Range:
+        """Return all three, *factor* times as much."""
+        return Range(self.low * factor, self.typical * factor, self.high * factor)
 
 
 class Nearest(Strict, frozen=True):

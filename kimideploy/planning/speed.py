@@ -8,7 +8,7 @@ from functools import partial
 from kimideploy.catalog.fitted import LoadRate
 from kimideploy.catalog.measurements import Measurement
 from kimideploy.catalog.types import Catalog, EngineId, Format, Gpu
-from kimideploy.planning.estimates import Estimate, Nearest, Range, Speed
+from kimideploy.planning.estimates import DEPTH, Estimate, Nearest, Range, Speed
 from kimideploy.planning.evidence import DRIVER, Standing, evidence, measurements_of
 from kimideploy.planning.memory import other_weights, routed_weights, stages
 from kimideploy.planning.search import Weighed
@@ -29,8 +29,6 @@ CONTEXTS = (2_048, 8_192, 32_768, 131_072, 262_144)
 #: the prompt `ttft` is for: a question to a coding agent with some files
 _PROMPT = 8_192
 _DIGITS = 4
-#: tokens a sequence holds where candidates are compared: an agent at work
-DEPTH = 32_768
 
 
 def parameters(catalog: Catalog) -> dict[str, float]:
@@ -185,11 +183,7 @@ def nearest(chosen: Weighed, catalog: Catalog) -> Nearest | None:
     if best is None or (best.gpu != c.gpu and s.generation is None):
         return None
     users = int(best.number("concurrency") or 1)
-    depth, fed = best.number("context_len") or 0.0, None
-    given, asked = best.length("input_len"), best.length("output_len")
-    if given and asked:
-        depth, fed = given + asked / 2, given / asked
-    rate = _total(chosen, catalog, users, depth, fed) if depth else 0.0
+    rate = _total(chosen, catalog, users, best.depth, best.fed) if best.depth else 0.0
     return Nearest(
         id=best.id,
         what=_words(best),

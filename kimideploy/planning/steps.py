@@ -171,10 +171,17 @@ def active_weights(architecture: Architecture) -> int:
     """Parameters one token is multiplied with (the embedding is looked up, not multiplied)."""
     a = architecture
     whole = stages(a, 1)[0]
-    routed = routed_weights(a, whole.moe) * a.experts_per_token // a.experts
     return (
-        routed + sharded_weights(a, whole) + replicated_weights(a, whole) - a.vocabulary * a.hidden
+        _routed_to(a)
+        + sharded_weights(a, whole)
+        + replicated_weights(a, whole)
+        - a.vocabulary * a.hidden
     )
+
+
+def _routed_to(a: Architecture) -> int:
+    """Parameters of the routed experts that one token is multiplied with."""
+    return routed_weights(a, stages(a, 1)[0].moe) * a.experts_per_token // a.experts
 
 
 def _pass(work: Work, machine: Machine, p: Parameters, *, tokens: float) -> dict[str, float]:
@@ -212,7 +219,7 @@ def _products(work: Work, machine: Machine, p: Parameters) -> float:
     a = work.architecture
     whole = stages(a, 1)[0]
     active = active_weights(a)
-    packed = routed_weights(a, whole.moe) * a.experts_per_token // a.experts
+    packed = _routed_to(a)
     if work.form.mlp_bytes == work.form.expert_bytes:
         packed += mlp_weights(a, whole)
     how = work.form.computes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -109,10 +110,10 @@ def _apart(gpu: Gpu, bandwidth: Bandwidth) -> int:
 def _interconnect(fact: GpuFacts, kin: Sequence[Gpu]) -> Interconnect:
     """NVLink as wide as the driver sees it, at the least speed of the generation; else PCIe."""
     peers = sum(peer.link == "nvlink" for peer in fact.peers)
-    kind = "nvlink" if peers else "pcie"
+    kind: Literal["nvlink", "pcie"] = "nvlink" if peers else "pcie"
     alike = [gpu.interconnect.bytes_per_second for gpu in kin if gpu.interconnect.kind == kind]
     return Interconnect(
-        kind="nvlink" if peers else "pcie",
+        kind=kind,
         domain=1 + peers,
         source=DRIVER,
         bytes_per_second=min((rate for rate in alike if rate is not None), default=None),

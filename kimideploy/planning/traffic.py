@@ -13,7 +13,7 @@ from kimideploy.catalog.prices import Terms
 from kimideploy.catalog.types import Catalog
 from kimideploy.errors import RequestError
 from kimideploy.facts.types import Strict
-from kimideploy.planning.estimates import Range
+from kimideploy.planning.estimates import DEPTH, Range
 
 #: no deployment does a thousandth of this
 _MOST_TOKENS = 1e15
@@ -36,7 +36,7 @@ class Traffic(Strict, frozen=True):
     #: hours of a day in which the traffic comes, evenly
     hours_per_day: float = 24.0
     #: tokens a sequence holds while it is answered
-    depth: int = 32_768
+    depth: int = DEPTH
 
     @property
     def output(self) -> float:

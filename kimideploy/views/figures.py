@@ -274,4 +274,4 @@ def _users(count: int) -> str:
 
 
 def _minutes(value: Range) -> str:
-    return span(Range(value.low / 60, value.typical / 60, value.high / 60), "min")
+    return span(value.times(1 / 60), "min")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kimideploy.planning.estimates import Estimate, Nearest, Range, Speed
+from kimideploy.planning.estimates import DEPTH, Estimate, Nearest, Range, Speed
 from kimideploy.planning.types import Plan
 from kimideploy.planning.words import tokens
 from kimideploy.views.terminal import Terminal
 
 _KIB = 1024
-#: the context the lines of a plan are for: an agent at work
-_DEPTH = 32_768
 _NAME = 9
 #: columns of one cell, and of the users before them
 _CELL, _USERS = 12, 7
@@ -39,14 +37,14 @@ def lines(speed: Speed | None, terminal: Terminal) -> list[str]:
 
 
 def _minutes(value: Range) -> Range:
-    return Range(value.low / _MINUTE, value.typical / _MINUTE, value.high / _MINUTE)
+    return value.times(1 / _MINUTE)
 
 
 def _decoding(points: Sequence[Estimate]) -> list[tuple[str, str]]:
     contexts = sorted({point.context for point in points})
     if not contexts:
         return []
-    depth = max((c for c in contexts if c <= _DEPTH), default=contexts[0])
+    depth = max((c for c in contexts if c <= DEPTH), default=contexts[0])
     there = [point for point in points if point.context == depth]
     one, most = there[0], there[-1]
     where = f"{size(depth)} tokens deep"
