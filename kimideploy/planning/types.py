@@ -243,6 +243,13 @@ class Launch(Strict, frozen=True):
     secrets: tuple[Secret, ...] = ()
 
 
+class CodePin(Strict, frozen=True):
+    """A file of code in the weights' repository, and the sha256 of its bytes."""
+
+    path: str
+    sha256: str
+
+
 class Pins(Strict, frozen=True):
     """What a later run must use to get the same thing."""
 
@@ -254,6 +261,8 @@ class Pins(Strict, frozen=True):
     requirements: tuple[str, ...]
     profiles: str
     kimideploy: str
+    #: code the engine will run from the repository; empty: none, or nobody has looked yet
+    code: tuple[CodePin, ...] = ()
 
 
 class Summed(Strict, frozen=True):

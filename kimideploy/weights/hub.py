@@ -1,0 +1,168 @@
+"""The hub: a revision's commit, its files with their hashes, and what a refusal means.
+
+Names, authentication and metadata are huggingface_hub's; the bytes are not (see `wire` and `xet`).
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and proxies are heeded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from kimideploy.errors import KimiError, RequestError, WeightsError
+from kimideploy.weights.manifest import Item
+from kimideploy.weights.retry import TRANSIENT, Patience, Pause, Trouble, asked
+
+T = TypeVar("T")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_MOST_ITEMS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository at one commit, and how it is asked for."""
+
+    repo: str
+    revision: str
+    endpoint: str
+    #: what the hub itself is told: the token and who is asking. Never shown.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def url(self, path: str) -> str:
+        """Return the address of one file."""
+        from huggingface_hub import hf_hub_url  # noqa: PLC0415
+
+        return hf_hub_url(self.repo, path, revision=self.revision, endpoint=self.endpoint)
+
+
+def offline() -> bool:
+    """Return whether the environment forbids requests to the hub."""
+    return any(
+        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
+
+
+def find(repo: str, revision: str | None, pause: Pause) -> Repository:
+    """Resolve *revision*, None for the default branch, to its commit: one request, if any.
+
+    Raises WeightsError for what the hub refuses, RequestError for a name that is none.
+    """
+    from huggingface_hub import HfApi, constants  # noqa: PLC0415
+
+    # Why ignored: its documentation lists the name, its type hints don't.
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: PLC0415
+        build_hf_headers,
+    )
+
+    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    if revision is None or not COMMIT.fullmatch(revision):
+        told = revision or "the default branch"
+        info = patiently(
+            f"{told} of {repo} can't be resolved",
+            lambda: HfApi(endpoint=endpoint).model_info(repo, revision=revision),
+            repo,
+            pause,
+        )
+        revision = info.sha
+    if revision is None or not COMMIT.fullmatch(revision):
+        raise WeightsError(f"the hub names no commit of {repo}")
+    return Repository(repo, revision, endpoint, build_hf_headers())
+
+
+def items_of(repository: Repository, pause: Pause) -> tuple[Item, ...]:
+    """Return every file of *repository* with its hash; paged requests.
+
+    Names are as the hub tells them: what is taken of them goes through `manifest.checked`.
+    """
+    from huggingface_hub import HfApi  # noqa: PLC0415
+    from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415
+
+    def listed() -> list[Item]:
+        api = HfApi(endpoint=repository.endpoint)
+        tree = api.list_repo_tree(repository.repo, recursive=True, revision=repository.revision)
+        found: list[Item] = []
+        for entry in tree:
+            if not isinstance(entry, RepoFile):
+                continue
+            lfs = entry.lfs
+            found.append(
+                Item(
+                    path=entry.path,
+                    size=lfs.size if lfs is not None else entry.size,
+                    sha256=lfs.sha256 if lfs is not None else None,
+                    oid=None if lfs is not None else entry.blob_id,
+                    xet=getattr(entry, "xet_hash", None),
+                )
+            )
+            if len(found) > _MOST_ITEMS:
+                raise WeightsError(f"{repository.repo} lists more than {_MOST_ITEMS:,} files")
+        return found
+
+    told = f"the files of {repository.repo} can't be listed"
+    return tuple(patiently(told, listed, repository.repo, pause))
+
+
+def patiently(told: str, question: Callable[[], T], repo: str, pause: Pause) -> T:
+    """Return the hub's answer, asked again while its failures may pass."""
+    patience = Patience(told)
+    while True:
+        pause.heed()
+        try:
+            return asked_once(question, repo)
+        except Trouble as trouble:
+            pause.sleep(patience.wait(trouble))
+
+
+def asked_once(question: Callable[[], T], repo: str) -> T:
+    """Return the hub's answer; Trouble where it may come later, WeightsError for a refusal."""
+    from huggingface_hub import errors as hub  # noqa: PLC0415
+
+    try:
+        return question()
+    except hub.HFValidationError as error:
+        raise RequestError(f"{repo!r} is no name of a repository") from error
+    except hub.OfflineModeIsEnabled as error:
+        raise WeightsError(
+            "HF_HUB_OFFLINE forbids to ask the hub", hint="unset it, or name a commit and a folder"
+        ) from error
+    except hub.HfHubHTTPError as error:
+        status, headers = error.response.status_code, dict(error.response.headers)
+        if status in TRANSIENT:
+            raise Trouble(f"the hub answered {status}", asked(headers)) from error
+        raise refusal(repo, None, status, headers) from error
+    except (hub.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        raise Trouble(f"the hub can't be reached: {str(error) or type(error).__name__}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        # Why so wide: an answer that is no JSON, or lacks what it must have, is the server's doing.
+        raise Trouble(f"the hub's answer can't be read: {type(error).__name__}") from error
+
+
+def refusal(repo: str, path: str | None, status: int, headers: Mapping[str, str]) -> KimiError:
+    """Return why a hub that was reached gives nothing, in plain words, with the way out."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    match lower.get("x-error-code"), status:
+        case "GatedRepo", _:
+            return WeightsError(
+                f"{repo} is gated: its licence wants to be accepted first",
+                hint="accept it on the hub's page, then set HF_TOKEN",
+            )
+        case "RevisionNotFound", _:
+            return WeightsError(f"{repo} has no such revision")
+        case ("RepoNotFound", _) | (None, 401 | 403 | 404) if path is None:
+            return WeightsError(
+                f"the hub knows no {repo}, or HF_TOKEN may not see it",
+                hint="a private or gated repository needs HF_TOKEN of someone who may read it",
+            )
+        case _, 401 | 403:
+            return WeightsError(
+                f"the hub refuses {path or repo} ({status})",
+                hint="HF_TOKEN may have run out, or may not read this repository",
+            )
+        case _, 404:
+            return WeightsError(f"{repo} lacks {path}, a file that it lists")
+        case _:
+            return WeightsError(f"the hub answered {status} for {path or repo}")

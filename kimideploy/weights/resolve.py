@@ -1,0 +1,156 @@
+"""Which commit and which files are meant: asked of the hub once, or known from an earlier pull."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kimideploy.errors import WeightsError
+from kimideploy.planning.types import CodePin
+from kimideploy.weights.events import Event, Told
+from kimideploy.weights.hub import COMMIT, Repository, find, items_of, offline
+from kimideploy.weights.manifest import Item, Manifest, checked, read_manifest
+from kimideploy.weights.retry import Patience, Pause, Trouble
+from kimideploy.weights.selection import Wanted, select
+from kimideploy.weights.source import Watch
+from kimideploy.weights.store import Staging
+from kimideploy.weights.structure import index_of
+from kimideploy.weights.wire import Wire
+
+Tell = Callable[[Event], None]
+_MOST_INDEX = 256 << 20
+_WORKERS, _STALL = 8, 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How a pull is done. `rate` is bytes per second, `stall` the seconds of a silent stream."""
+
+    workers: int = _WORKERS
+    rate: float | None = None
+    stall: float = _STALL
+    xet: bool = True
+    offline: bool = field(default_factory=offline)
+    #: folders whose files are taken over where they are right
+    adopt: tuple[Path, ...] = ()
+    #: take code that differs from what was accepted before
+    accept_code: bool = False
+    #: code that a plan has pinned, None where no plan says
+    code: tuple[CodePin, ...] | None = None
+
+
+class Line:
+    """What reaches the hub, made when it is first needed and never in an offline run."""
+
+    def __init__(self, ways: Ways) -> None:
+        self.ways = ways
+        self.stop = threading.Event()
+        self.pause = Pause(self.stop)
+
+    def repository(self, repo: str, revision: str | None) -> Repository:
+        if self.ways.offline:
+            raise WeightsError(
+                f"only the hub has {repo}, and --offline or HF_HUB_OFFLINE forbids to ask it",
+                hint="pull without it once, or `kimideploy weights unbundle` a bundle",
+            )
+        return find(repo, revision, self.pause)
+
+    @contextmanager
+    def wire(self, repository: Repository) -> Iterator[Wire]:
+        wire = Wire(repository, self.pause, timeout=self.ways.stall)
+        try:
+            yield wire
+        finally:
+            wire.close()
+
+
+def resolve(wanted: Wanted, ways: Ways) -> Manifest:
+    """Return the manifest of *wanted* as the hub tells it now, checked.
+
+    Raises WeightsError for what the hub refuses or lacks, and for names that could do harm.
+    """
+    line = Line(ways)
+    return found(wanted, line, line.repository(wanted.repo, wanted.revision))
+
+
+def found(wanted: Wanted, line: Line, repository: Repository) -> Manifest:
+    items = items_of(repository, line.pause)
+    with line.wire(repository) as wire:
+        chosen = select(items, wanted, lambda item: _index(item, wire, line))
+    return checked(Manifest(wanted.repo, repository.revision, chosen, wanted.quant))
+
+
+def _index(item: Item, wire: Wire, line: Line) -> frozenset[str]:
+    """Return the shards that the index names, its bytes proved."""
+    if item.size > _MOST_INDEX:
+        raise WeightsError(f"{item.path} takes {item.size:,} bytes, which is no index")
+    patience, watch = Patience(item.path), Watch(line.ways.stall)
+    watch.start()
+    try:
+        while True:
+            data = bytearray()
+            try:
+                body = wire.open(item, 0, item.size)
+                watch.over(body, (0, item.size), data.extend)
+                body.close()
+            except Trouble as trouble:
+                line.pause.sleep(patience.wait(trouble))
+                continue
+            hasher = item.hasher()
+            hasher.update(data)
+            if hasher.hexdigest() == item.digest:
+                return frozenset(index_of(bytes(data)).values())
+            line.pause.sleep(patience.wait(Trouble("its hash is not the hub's")))
+    finally:
+        watch.end()
+
+
+def begun(folder: Path, wanted: Wanted, tell: Tell) -> str | None:
+    """Return the commit of a pull of the same branch that has not ended: it is gone on with."""
+    for path in sorted(folder.glob(".*.pull/asked")):
+        revision = path.parent.name[1:].removesuffix(".pull")
+        try:
+            same = path.read_text(encoding="utf-8") == (wanted.revision or "")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if same and COMMIT.fullmatch(revision) and not (folder / revision).exists():
+            tell(
+                Told(
+                    text=f"going on with commit {revision[:12]}, which a pull has begun;"
+                    " --revision COMMIT names another"
+                )
+            )
+            return revision
+    return None
+
+
+def published(folder: Path, wanted: Wanted, ways: Ways) -> str | None:
+    """Return the one commit that is there, where the hub may not be asked for the newest."""
+    if not ways.offline or wanted.revision is not None:
+        return None
+    commits = [p.name for p in folder.glob("*") if COMMIT.fullmatch(p.name) and p.is_dir()]
+    if len(commits) > 1:
+        raise WeightsError(
+            f"{folder} holds {len(commits)} commits, and offline none is the newest",
+            hint=f"--revision {min(commits)}",
+        )
+    return commits[0] if commits else None
+
+
+def known(folder: Path, wanted: Wanted, revision: str | None) -> Manifest | None:
+    """Return the manifest that an earlier pull of *revision* wrote, if it holds what is wanted."""
+    if revision is None:
+        return None
+    final = folder / revision
+    for place in (final, Staging(final).files):
+        manifest = read_manifest(place)
+        if manifest is None:
+            continue
+        if (manifest.repo, manifest.revision) != (wanted.repo, revision):
+            raise WeightsError(f"{place} says it is {manifest.repo} at {manifest.revision[:12]}")
+        if {*wanted.beside} <= {item.path for item in manifest.items}:
+            return manifest
+    return None

@@ -1,0 +1,126 @@
+"""Room for what is to come, proved before the first byte: space, inodes, file size, quota."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kimideploy.errors import MachineError, WeightsError
+from kimideploy.quantities import GIB
+from kimideploy.weights.manifest import Item
+
+#: bytes left free beside the files: ledgers, manifests, and what else writes to that disk
+_MARGIN = 256 << 20
+#: fallocate(2): take the blocks, leave the size as it is
+_KEEP_SIZE = 1
+_UNLIMITED = resource.RLIM_INFINITY
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a disk has for us. None: no limit, or none that is told."""
+
+    free: int
+    inodes: int | None
+    file_size: int | None
+
+
+def look(folder: Path) -> Room:
+    """Return the room on the disk of *folder*, which must exist."""
+    found = os.statvfs(folder)
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return Room(
+        free=found.f_bavail * found.f_frsize,
+        # Why files: a file system without inodes to run out of says that it has none at all.
+        inodes=found.f_favail if found.f_files else None,
+        file_size=soft if soft != _UNLIMITED else None,
+    )
+
+
+def check(items: Iterable[Item], there: int, room: Room, folder: Path) -> None:
+    """Raise WeightsError unless *items* fit, of which *there* bytes are on that disk already."""
+    wanted = tuple(items)
+    need = max(sum(item.size for item in wanted) - there, 0)
+    if need and need + _MARGIN > room.free:
+        raise WeightsError(
+            f"{folder} has {_gib(room.free)} free, and {_gib(need)} are still to come"
+            f" (plus {_gib(_MARGIN)} kept free): {_gib(need + _MARGIN - room.free)} short",
+            hint="--to names a folder on a larger disk; `kimideploy weights prune` makes room",
+        )
+    # Why two: a part and its ledger; folders are few.
+    inodes = 2 * len(wanted) + 16
+    if room.inodes is not None and inodes > room.inodes:
+        raise WeightsError(
+            f"{folder} has {room.inodes:,} inodes left, {inodes:,} are needed",
+            hint="delete small files there, or name another disk by --to",
+        )
+    largest = max((item.size for item in wanted), default=0)
+    if room.file_size is not None and largest > room.file_size:
+        raise WeightsError(
+            f"this shell may write files of {_gib(room.file_size)}, the largest has"
+            f" {_gib(largest)}",
+            hint="ulimit -f unlimited",
+        )
+
+
+def reserve(path: Path, size: int) -> int:
+    """Take *size* bytes of disk for the file *path*; returns how many were newly taken.
+
+    This is what a quota answers to, which no count of free space tells. Where the file system
+    can't reserve, nothing is taken. Raises WeightsError when there is no room.
+    """
+    if not sys.platform.startswith("linux") or size == 0:
+        return 0
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        before = os.fstat(descriptor).st_blocks
+        libc = ctypes.CDLL(None, use_errno=True)
+        offset = ctypes.c_int64
+        libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, offset, offset)
+        if libc.fallocate(descriptor, _KEEP_SIZE, 0, size) != 0:
+            code = ctypes.get_errno()
+            if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise WeightsError(
+                    f"no room for {path.name}: {os.strerror(code)}",
+                    hint="make room or raise the quota; --to names a folder on another disk",
+                )
+            return 0
+        return (os.fstat(descriptor).st_blocks - before) * 512
+    finally:
+        os.close(descriptor)
+
+
+def taken(paths: Iterable[Path]) -> int:
+    """Return the bytes that *paths* take on the disk, holes not counted."""
+    total = 0
+    for path in paths:
+        try:
+            total += path.lstat().st_blocks * 512
+        except OSError:
+            continue
+    return total
+
+
+def writable(folder: Path) -> None:
+    """Make *folder*; raises MachineError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"{folder} can't be written: {error.strerror or error}",
+            hint="--to names a folder of your own",
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MachineError(
+            f"{folder} can't be written: permission denied", hint="--to names a folder of your own"
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:,.1f} GiB"

@@ -1,0 +1,201 @@
+"""Where weights lie: ROOT/ORG/NAME[/QUANT]/COMMIT, complete or absent.
+
+A folder in the making is `.COMMIT.pull` beside its later name: `files` for what is proved, `parts`
+for what is on its way. One rename publishes it. Its lock dies with whoever holds it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import platformdirs
+
+from kimideploy.errors import BusyError, MachineError, WeightsError
+from kimideploy.weights.hub import COMMIT
+from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode, read_manifest
+
+#: names the folder of all weights
+VARIABLE = "KIMIDEPLOY_MODELS"
+_SYSTEM = Path("/var/lib/kimideploy/models")
+_PULL = ".pull"
+
+
+def root(named: Path | None = None) -> Path:
+    """Return the folder of all weights: *named*, KIMIDEPLOY_MODELS, or the usual one."""
+    if named is not None:
+        return named.expanduser().absolute()
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE]).expanduser().absolute()
+    if os.access(_SYSTEM, os.W_OK) or os.geteuid() == 0:
+        return _SYSTEM
+    return Path(platformdirs.user_data_dir("kimideploy")) / "models"
+
+
+def home(top: Path, repo: str, quant: str | None) -> Path:
+    """Return the folder that holds the commits of one checkpoint."""
+    folder = top / repo
+    return folder / quant if quant is not None else folder
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A folder of weights in the store."""
+
+    folder: Path
+    manifest: Manifest
+    #: False: a pull that has not ended
+    complete: bool
+
+
+def every(top: Path) -> list[Kept]:
+    """Return all that the store holds, whole and in the making, by path."""
+    found = []
+    # Why four: ORG/NAME/COMMIT, or ORG/NAME/QUANT/COMMIT.
+    for pattern in ("*/*/*", "*/*/*/*"):
+        for folder in top.glob(pattern):
+            name = folder.name.removeprefix(".").removesuffix(_PULL)
+            if not COMMIT.fullmatch(name) or not folder.is_dir():
+                continue
+            complete = folder.name == name
+            manifest = read_manifest(folder if complete else folder / "files")
+            if manifest is not None:
+                found.append(Kept(folder, manifest, complete))
+    return sorted(found, key=lambda kept: kept.folder)
+
+
+class Staging:
+    """A folder in the making."""
+
+    def __init__(self, final: Path) -> None:
+        self.final = final
+        self.folder = final.with_name(f".{final.name}{_PULL}")
+        self.files, self.parts = self.folder / "files", self.folder / "parts"
+
+    def place(self, item: Item) -> Path:
+        """Return where the part of *item* lies, without its ending; short for any name."""
+        name = item.path.rpartition("/")[2].encode()[:80].decode(errors="ignore")
+        return self.parts / f"{sha256(item.path.encode()).hexdigest()[:16]}-{name}"
+
+    def begin(self, manifest: Manifest) -> None:
+        """Write down what is going to be here, and sweep out what was begun for other files."""
+        for folder in (self.files / OWN, self.parts):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.files / OWN / MANIFEST, encode(manifest))
+        wanted = {self.place(item).name for item in manifest.items}
+        for path in self.parts.iterdir():
+            if path.name.rpartition(".")[0] not in wanted:
+                path.unlink()
+        names = {item.path for item in manifest.items}
+        for path in sorted(self.files.rglob("*"), reverse=True):
+            inside = path.relative_to(self.files)
+            if inside.parts[0] == OWN:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                with suppress(OSError):
+                    path.rmdir()
+            elif inside.as_posix() not in names:
+                path.unlink()
+
+    def publish(self) -> None:
+        """Give the finished folder its name: whole, in one step, and durable."""
+        for folder in [self.files, *(p for p in self.files.rglob("*") if p.is_dir())]:
+            sync(folder)
+        try:
+            self.files.rename(self.final)
+        except OSError as error:
+            raise WeightsError(
+                f"{self.final} can't be published: {error.strerror or error}"
+            ) from error
+        sync(self.final.parent)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove what is left of the staging folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def claimed(staging: Staging) -> Iterator[None]:
+    """Hold the staging folder's lock; BusyError if someone else pulls the same."""
+    import fcntl  # noqa: PLC0415
+
+    path = staging.folder / "lock"
+    while True:
+        try:
+            staging.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise MachineError(
+                f"{staging.folder.parent} can't be written: {error.strerror or error}",
+                hint="--to names a folder of your own",
+            ) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BusyError(
+                    f"another kimideploy pulls into {staging.final.parent}",
+                    hint="wait for it, or end it: what it fetched stays",
+                ) from error
+            # Why again: whoever published just now has removed the lock that we hold.
+            if not _same(path, descriptor):
+                continue
+            yield
+            return
+        finally:
+            if not any(staging.folder.glob("[fp]*")):
+                with suppress(OSError):
+                    path.unlink()
+                    staging.folder.rmdir()
+            os.close(descriptor)
+
+
+def held(staging: Staging) -> bool:
+    """Return whether someone pulls into *staging* right now."""
+    import fcntl  # noqa: PLC0415
+
+    try:
+        with (staging.folder / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write *path* so that it holds either what it held or all of *data*."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def sync(folder: Path) -> None:
+    """Make the names in *folder* durable, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _same(path: Path, descriptor: int) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    mine = os.fstat(descriptor)
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)

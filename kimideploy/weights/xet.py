@@ -1,0 +1,126 @@
+"""Ranges out of the xet store, by hf-xet: chunks that repositories share, from several servers.
+
+It checks no contents (a flipped byte in its store came through when it was tried), so what it
+brings is hashed like everything else.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+from kimideploy.weights.hub import Repository, asked_once
+from kimideploy.weights.manifest import Item
+from kimideploy.weights.retry import Pause, Trouble
+
+_TIMEOUT = 30.0
+
+
+def available() -> bool:
+    """Return whether hf-xet is installed and can stream ranges."""
+    try:
+        import hf_xet  # noqa: PLC0415
+    except ImportError:
+        return False
+    return hasattr(hf_xet, "XetSession") and hasattr(hf_xet.XetSession, "new_download_stream_group")
+
+
+class Xet:
+    """A repository's large files from the xet store."""
+
+    name = "xet"
+
+    def __init__(self, repository: Repository, pause: Pause) -> None:
+        self._repository, self._pause = repository, pause
+        self._lock = threading.Lock()
+        self._group: Any = None
+
+    def open(self, item: Item, start: int, end: int) -> XetBody:
+        """Ask for bytes *start* up to *end* of *item*."""
+        import hf_xet  # noqa: PLC0415
+
+        if item.xet is None:
+            raise Trouble(f"{item.path} is not in the xet store")
+        try:
+            group = self._connected()
+            stream = group.download_stream(hf_xet.XetFileInfo(item.xet, item.size), start, end)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise Trouble(f"xet: {str(error)[:200] or type(error).__name__}") from error
+        return XetBody(stream)
+
+    def close(self) -> None:
+        """Let go of the connection to the store."""
+        with self._lock:
+            if self._group is not None:
+                with suppress(Exception):
+                    self._group.finish()
+            self._group = None
+
+    def _connected(self) -> Any:
+        """Return the group of streams, made once: one token serves all files of a commit."""
+        import hf_xet  # noqa: PLC0415
+
+        with self._lock:
+            if self._group is not None:
+                return self._group
+            self._pause.heed()
+            where = self._repository
+            route = f"{where.endpoint}/api/models/{where.repo}/xet-read-token/{where.revision}"
+            token = asked_once(lambda: _token(route, dict(where.headers)), where.repo)
+            self._group = hf_xet.XetSession().new_download_stream_group(
+                endpoint=token["casUrl"],
+                token=token["accessToken"],
+                token_expiry_unix_secs=int(token["exp"]),
+                token_refresh_url=route,
+                token_refresh_headers=dict(where.headers),
+            )
+            return self._group
+
+
+class XetBody:
+    """A range that comes in order."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._rest = stream, memoryview(b"")
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill *view* from the piece at hand, or the next one."""
+        while not self._rest:
+            piece = self._next()
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def _next(self) -> bytes | None:
+        try:
+            piece: bytes | None = next(self._stream, None)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise Trouble(f"xet: {str(error)[:200] or type(error).__name__}") from error
+        return piece
+
+    def abort(self) -> None:
+        """End the stream."""
+        self._stream.cancel()
+
+    def close(self) -> None:
+        """End the stream, if it has not ended."""
+        with suppress(Exception):
+            self._stream.cancel()
+
+
+def _token(route: str, headers: dict[str, str]) -> dict[str, Any]:
+    # Why ignored: its documentation lists these names, its type hints don't.
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: PLC0415
+        get_session,
+        hf_raise_for_status,
+    )
+
+    response = get_session().get(route, headers=headers, timeout=_TIMEOUT)
+    hf_raise_for_status(response)
+    found: dict[str, Any] = response.json()
+    return {name: found[name] for name in ("casUrl", "accessToken", "exp")}
