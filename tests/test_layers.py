@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "apply": DECISIONS | {"conformance", "rehearsal", "weights"},
     "remote": DECISIONS | {"apply"},
     #: a view knows the types it shows; the rooms of these are checked to bring nothing else along
-    "views": {"planning", "catalog", "facts", "apply"},
+    "views": {"planning", "catalog", "facts", "apply", "weights"},
     "cli": {"*"},
 }
 #: rooms that take types from a room, not what looks at the world in it
@@ -48,6 +48,8 @@ TYPES_ONLY = {
         "planning.words",
         "catalog.types",
         "apply.events",
+        "weights.events",
+        "weights.types",
     },
 }
 #: who may import what reaches a process, a network or a driver

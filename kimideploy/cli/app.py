@@ -24,6 +24,8 @@ COMMANDS = {
     "render": "Write what a plan's nodes run: one file a node.",
     "report": "Write a plan as one HTML page.",
     "serve": "Serve a model on this machine until Ctrl-C.",
+    "pull": "Fetch and prove the weights of a model.",
+    "weights": "List, verify, bundle and remove the weights on this machine.",
     "weigh": "Sum what a checkpoint takes on each GPU, tensor by tensor.",
     "profiles": "Show and check the facts that plans are made from.",
 }

@@ -35,6 +35,7 @@ from kimideploy.apply.events import (
     Stopped,
     Stopping,
 )
+from kimideploy.views.amounts import span
 
 Tell = Callable[[Event], None]
 _MARKS = {
@@ -208,7 +209,7 @@ class _Live(_Plain):
     def _finish(self) -> None:
         if self._stage is not None:
             count = f"{self._stage.total} " if self._stage.total is not None else ""
-            seconds = _span(time.monotonic() - self._since)
+            seconds = span(time.monotonic() - self._since)
             self.show(_Row("✓", "green", self._stage.stage, f"{count}in {seconds}"))
         self._drop()
 
@@ -271,7 +272,7 @@ def _told(event: Event) -> list[_Row]:  # noqa: PLR0911  one case an event
         case Started(pid=pid, log=log):
             return [_Row("✓", "green", "started", f"pid {pid}, logging to {log}")]
         case Ready(seconds=seconds, model=model):
-            return [_Row("✓", "green", "ready", f"{model} after {_span(seconds)}")]
+            return [_Row("✓", "green", "ready", f"{model} after {span(seconds)}")]
         case Stopping(why=why):
             return [_Row("·", "dim", "ending", _WHY[why])]
         case Stopped():
@@ -303,7 +304,7 @@ def _far(event: Progress) -> str:
     if event.rate is not None:
         words.append(f"{event.rate:.1f}/s" if event.rate >= 1 else f"{1 / event.rate:.1f} s each")
     if event.eta is not None and event.done != event.total:
-        words.append(f"{_span(event.eta)} left")
+        words.append(f"{span(event.eta)} left")
     return "  ".join(words)
 
 
@@ -313,14 +314,3 @@ def _program(text: str) -> RenderableType:
 
     code = Syntax(text, "python", theme="ansi_dark", background_color="default")
     return Padding(code, (0, 0, 0, 4))
-
-
-def _span(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 10:  # noqa: PLR2004
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

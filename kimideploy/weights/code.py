@@ -41,7 +41,7 @@ def accepted(home: Path) -> tuple[CodePin, ...] | None:
         ) from error
 
 
-def accept(home: Path, pins: tuple[CodePin, ...]) -> None:
+def remember(home: Path, pins: tuple[CodePin, ...]) -> None:
     """Remember *pins* as what may run."""
     home.mkdir(parents=True, exist_ok=True)
     write_whole(home / FILE, msgspec.json.format(msgspec.json.encode(pins), indent=1) + b"\n")
@@ -60,6 +60,36 @@ def changes(before: Iterable[CodePin], now: Iterable[CodePin]) -> list[str]:
         elif old[path] != new[path]:
             found.append(f"{path} has changed")
     return found
+
+
+def gate(
+    folder: Path,
+    manifest: Manifest,
+    home: Path,
+    *,
+    pinned: tuple[CodePin, ...] | None,
+    accept: bool,
+) -> str | None:
+    """Remember the code in *folder* as accepted; returns what the operator should know of it.
+
+    Raises WeightsError for code that differs from what a plan pinned, or else from what was
+    accepted for the checkpoint in *home* before, unless *accept*.
+    """
+    pins = pins_of(folder, manifest)
+    before = pinned or None
+    if before is None and not accept:
+        before = accepted(home)
+    changed = changes(before, pins) if before is not None else []
+    if changed and not accept:
+        raise WeightsError(
+            f"{manifest.repo} brings other code than was accepted: {', '.join(changed)}",
+            hint=f"read it below {folder}; --accept-code then takes it",
+        )
+    remember(home, pins)
+    if before is None and pins:
+        names = ", ".join(pin.path for pin in pins)
+        return f"code an engine will run, accepted at first sight: {names}"
+    return None
 
 
 def imports_of(source: bytes) -> tuple[str, ...]:

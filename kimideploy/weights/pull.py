@@ -222,27 +222,13 @@ class _Bring:
         line.stop.clear()
 
     def _gate(self, folder: Path) -> None:
-        """Raise WeightsError for code that is not what was accepted, before the large files come."""
+        """Raise WeightsError for code that was not accepted, before the large files come."""
         manifest, ways = self._manifest, self._line.ways
-        if any(
-            item.sha256 is not None and not (folder / item.path).exists() for item in manifest.code
-        ):
-            return  # code as large as weights: looked at when it is here
-        pins = code.pins_of(folder, manifest)
-        place = self._staging.final.parent
-        before = ways.code or None
-        if before is None and not ways.accept_code:
-            before = code.accepted(place)
-        changed = code.changes(before, pins) if before is not None else []
-        if changed and not ways.accept_code:
-            raise WeightsError(
-                f"{manifest.repo} brings other code than was accepted: {', '.join(changed)}",
-                hint=f"read it below {folder}; --accept-code then takes it",
-            )
-        if before is None and pins:
-            names = ", ".join(pin.path for pin in pins)
-            self._tell(Told(text=f"code an engine will run, accepted at first sight: {names}"))
-        code.accept(place, pins)
+        if all((folder / item.path).exists() for item in manifest.code):
+            place = self._staging.final.parent
+            note = code.gate(folder, manifest, place, pinned=ways.code, accept=ways.accept_code)
+            if note is not None:
+                self._tell(Told(text=note))
 
 
 def _wrong(final: Path, manifest: Manifest, tell: Tell) -> list[Item]:

@@ -47,10 +47,10 @@ def check(items: Iterable[Item], there: int, room: Room, folder: Path) -> None:
     """Raise WeightsError unless *items* fit, of which *there* bytes are on that disk already."""
     wanted = tuple(items)
     need = max(sum(item.size for item in wanted) - there, 0)
-    if need and need + _MARGIN > room.free:
+    if short(need, room):
         raise WeightsError(
             f"{folder} has {_gib(room.free)} free, and {_gib(need)} are still to come"
-            f" (plus {_gib(_MARGIN)} kept free): {_gib(need + _MARGIN - room.free)} short",
+            f" (plus {_gib(_MARGIN)} kept free): {_gib(short(need, room))} short",
             hint="--to names a folder on a larger disk; `kimideploy weights prune` makes room",
         )
     # Why two: a part and its ledger; folders are few.
@@ -67,6 +67,11 @@ def check(items: Iterable[Item], there: int, room: Room, folder: Path) -> None:
             f" {_gib(largest)}",
             hint="ulimit -f unlimited",
         )
+
+
+def short(need: int, room: Room) -> int:
+    """Return the bytes that *room* lacks for *need* more, 0 when they fit."""
+    return max(need + _MARGIN - room.free, 0) if need else 0
 
 
 def reserve(path: Path, size: int) -> int:
