@@ -37,9 +37,9 @@ class Donor:
 
 def caches() -> list[Path]:
     """Return the hub caches of this machine's user: HF_HUB_CACHE, HF_HOME, or the usual one."""
-    from huggingface_hub import constants  # noqa: PLC0415
-
-    return [Path(constants.HF_HUB_CACHE)]
+    named = os.environ.get("HF_HUB_CACHE")
+    top = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return [Path(named or f"{top}/hub").expanduser()]
 
 
 def donors(

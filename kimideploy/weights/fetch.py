@@ -194,7 +194,7 @@ class Fetch:
             self._turn.notify_all()
 
     def _fetch(self, file: _File, span: Span) -> None:
-        patience = Patience(file.item.path)
+        patience = Patience(file.item.path, self._pause.first)
         while span.at < span.end:
             source = self._routes.choose(file.item)
             before, began = span.at, time.monotonic()

@@ -108,7 +108,7 @@ def items_of(repository: Repository, pause: Pause) -> tuple[Item, ...]:
 
 def patiently(told: str, question: Callable[[], T], repo: str, pause: Pause) -> T:
     """Return the hub's answer, asked again while its failures may pass."""
-    patience = Patience(told)
+    patience = Patience(told, pause.first)
     while True:
         pause.heed()
         try:

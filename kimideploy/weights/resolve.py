@@ -13,7 +13,7 @@ from kimideploy.planning.types import CodePin
 from kimideploy.weights.events import Event, Told
 from kimideploy.weights.hub import COMMIT, Repository, find, items_of, offline
 from kimideploy.weights.manifest import Item, Manifest, checked, read_manifest
-from kimideploy.weights.retry import Patience, Pause, Trouble
+from kimideploy.weights.retry import FIRST, Patience, Pause, Trouble
 from kimideploy.weights.selection import Wanted, select
 from kimideploy.weights.source import Watch
 from kimideploy.weights.store import Staging
@@ -33,6 +33,8 @@ class Ways:
     rate: float | None = None
     stall: float = _STALL
     xet: bool = True
+    #: seconds before the second try; each further wait is twice as long
+    backoff: float = FIRST
     offline: bool = field(default_factory=offline)
     #: folders whose files are taken over where they are right
     adopt: tuple[Path, ...] = ()
@@ -48,7 +50,7 @@ class Line:
     def __init__(self, ways: Ways) -> None:
         self.ways = ways
         self.stop = threading.Event()
-        self.pause = Pause(self.stop)
+        self.pause = Pause(self.stop, ways.backoff)
 
     def repository(self, repo: str, revision: str | None) -> Repository:
         if self.ways.offline:
@@ -87,7 +89,7 @@ def _index(item: Item, wire: Wire, line: Line) -> frozenset[str]:
     """Return the shards that the index names, its bytes proved."""
     if item.size > _MOST_INDEX:
         raise WeightsError(f"{item.path} takes {item.size:,} bytes, which is no index")
-    patience, watch = Patience(item.path), Watch(line.ways.stall)
+    patience, watch = Patience(item.path, line.pause.first), Watch(line.ways.stall)
     watch.start()
     try:
         while True:

@@ -14,7 +14,7 @@ from kimideploy.errors import WeightsError
 #: answers after which the same request may succeed
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
 #: tries without a new byte before it is given up; waits double up to the longest, in seconds
-_TRIES, _FIRST, _LONGEST = 10, 1.0, 60.0
+_TRIES, FIRST, _LONGEST = 10, 1.0, 60.0
 #: what a server may ask for at most: the hub counts in windows of five minutes
 _LONGEST_ASKED = 600.0
 _RATE_LIMIT = re.compile(r'"[^"]*"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
@@ -50,8 +50,9 @@ def asked(headers: Mapping[str, str]) -> float | None:
 class Patience:
     """Counts tries of one thing since its last progress."""
 
-    def __init__(self, what: str, *, tries: int = _TRIES) -> None:
-        self._what, self._tries, self._failed = what, tries, 0
+    def __init__(self, what: str, first: float) -> None:
+        """Begin with *what* is tried, as messages call it, and the first wait in seconds."""
+        self._what, self._first, self._failed = what, first, 0
 
     def progress(self) -> None:
         """Something came: the count begins anew."""
@@ -60,7 +61,7 @@ class Patience:
     def wait(self, trouble: Trouble) -> float:
         """Return the seconds to wait before the next try; WeightsError when it was the last."""
         self._failed += 1
-        if self._failed >= self._tries:
+        if self._failed >= _TRIES:
             raise WeightsError(
                 f"{self._what}: {trouble.why}, {self._failed} times in a row",
                 hint="what was fetched is kept; run the same command again to go on",
@@ -68,14 +69,15 @@ class Patience:
         if trouble.wait is not None:
             return trouble.wait
         # Why chance: workers that failed together should not come back together.
-        longest = min(_FIRST * 2.0 ** (self._failed - 1), _LONGEST)
+        longest = min(self._first * 2.0 ** (self._failed - 1), _LONGEST)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class Pause:
     """A moment before which nobody asks the hub: one worker's 429 is everybody's."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, first: float = FIRST) -> None:
+        self.first = first
         self._stop, self._until, self._lock = stop, 0.0, threading.Lock()
 
     def until(self, seconds: float) -> None:

@@ -103,13 +103,14 @@ def reserve(path: Path, size: int) -> int:
 
 def taken(paths: Iterable[Path]) -> int:
     """Return the bytes that *paths* take on the disk, holes not counted."""
-    total = 0
-    for path in paths:
-        try:
-            total += path.lstat().st_blocks * 512
-        except OSError:
-            continue
-    return total
+    return sum(map(_blocks, paths)) * 512
+
+
+def _blocks(path: Path) -> int:
+    try:
+        return path.lstat().st_blocks
+    except OSError:
+        return 0
 
 
 def writable(folder: Path) -> None:

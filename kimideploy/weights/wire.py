@@ -38,7 +38,8 @@ class Wire:
     name = "http"
 
     def __init__(self, repository: Repository, pause: Pause, *, timeout: float) -> None:
-        self._repository, self._pause, self._timeout = repository, pause, timeout
+        # Why twice: a silent body is the watch's to end; this is for one that never begins.
+        self._repository, self._pause, self._timeout = repository, pause, 2 * timeout
         self._home = _origin(urlsplit(repository.endpoint))
         self._own = threading.local()
         self._every: list[http.client.HTTPConnection] = []
@@ -67,7 +68,7 @@ class Wire:
                 with self._lock:
                     self._addresses[item.path] = url
                 return self._body(response, connection, item, start, end)
-            self._failed(response, connection, item, cached=cached is not None)
+            self._failed(response, connection, item, url)
         raise WeightsError(f"{item.path}: more than {_MOST_HOPS} redirects")
 
     def close(self) -> None:
@@ -83,8 +84,7 @@ class Wire:
         response: http.client.HTTPResponse,
         connection: http.client.HTTPConnection,
         item: Item,
-        *,
-        cached: bool,
+        url: str,
     ) -> None:
         headers = dict(response.headers.items())
         self._drain(response, connection)
@@ -95,8 +95,9 @@ class Wire:
             if wait is not None:
                 self._pause.until(wait)
             raise Trouble(f"the server answered {response.status}", wait)
-        if cached and response.status in _EXPIRED:
-            raise Trouble("a signed address ran out", 0.0)
+        if _origin(urlsplit(url)) != self._home and response.status in _EXPIRED:
+            # Why again: an address the hub signs holds for a while, the next one is new.
+            raise Trouble(f"the address that the hub named was refused ({response.status})")
         raise refusal(self._repository.repo, item.path, response.status, headers)
 
     def _body(

@@ -1,0 +1,94 @@
+"""A hub, a store and a pull that does not wait long between its tries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimideploy.weights.events import Event, Moved
+from kimideploy.weights.manifest import OWN
+from kimideploy.weights.pull import Pulled, pull
+from kimideploy.weights.resolve import Ways
+from kimideploy.weights.selection import Wanted
+from tests.hub.repos import kimi
+from tests.hub.server import Hub, running
+
+REPO = "moonshotai/Kimi-Nano"
+
+
+@dataclass
+class Bench:
+    """A hub with a small Kimi, and a store to pull it into."""
+
+    hub: Hub
+    folder: Path
+    top: Path
+    commit: str
+    repo: str = REPO
+    events: list[Event] = field(default_factory=list)
+
+    def pull(self, *, wanted: Wanted | None = None, top: Path | None = None, **ways: Any) -> Pulled:
+        """Pull, with its events kept; ways as in `Ways`."""
+        options = {"backoff": 0.01, "stall": 5.0, "workers": 4, **ways}
+        self.events = []
+        return pull(
+            wanted or Wanted(self.repo), top or self.top, Ways(**options), self.events.append
+        )
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """Return the events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def told(self) -> str:
+        """Return what was told but the progress, as one text."""
+        return " ".join(map(str, (e for e in self.events if not isinstance(e, Moved))))
+
+    def grown(self, **made: Any) -> str:
+        """Write the repository anew, *made* as in `kimi`; returns its commit."""
+        self.folder = kimi(self.folder.with_name(f"{self.folder.name}x"), **made)
+        self.commit = self.hub.add(self.repo, self.folder)
+        return self.commit
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Yield a hub with a Kimi of four shards, and an empty store."""
+    folder = kimi(tmp_path / "origin")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with running() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield Bench(hub, folder, tmp_path / "store", hub.add(REPO, folder))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return every file below *folder* but our own by its name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).parts[0] != OWN
+    }
+
+
+def leftovers(top: Path) -> list[str]:
+    """Return what a finished pull must not leave: parts, ledgers, staging folders."""
+    return [
+        path.relative_to(top).as_posix()
+        for path in top.rglob("*")
+        if path.suffix in (".part", ".ledger", ".pull", ".new") or path.name == "lock"
+    ]
+
+
+def mismatches(folder: Path, repo: str, commit: str, url: str) -> list[Any]:
+    """Return what the hub's own client finds wrong in *folder*: the oracle."""
+    from huggingface_hub import HfApi  # noqa: PLC0415  HF_HOME is set before it is imported
+
+    found = HfApi(endpoint=url).verify_repo_checksums(repo, local_dir=folder, revision=commit)
+    assert found.checked_count > 0
+    return list(found.mismatches)

@@ -1,0 +1,152 @@
+"""Killed at any moment: the next run ends with the same files and fetches little twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kimideploy.weights.part import BLOCK
+from tests.hub.repos import kimi
+from tests.pull.conftest import REPO, Bench, leftovers, mismatches
+
+KILLS = 100
+WORKERS = 4
+#: bytes that may be fetched again for each file in flight when a run is killed
+TWICE = 16 << 20
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a checkpoint of 64 shards of 1.5 MB, and one of them with 40 MB."""
+    return kimi(tmp_path_factory.mktemp("origin") / "kimi", count=64, size=1_500_000)
+
+
+def begin(bench: Bench, *more: str) -> subprocess.Popen[str]:
+    """Start a pull as a process of its own."""
+    words = ("pull", bench.repo, "--to", str(bench.top), "--max-workers", str(WORKERS), "--json")
+    return subprocess.Popen(
+        [sys.executable, "-m", "kimideploy", *words, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_at_a_hundred_moments(bench: Bench, origin: Path) -> None:
+    """SIGKILL at random moments of pulls of 64 files: each goes on where the one before was.
+
+    One run after the other is killed at a random moment; when one comes through, the store is
+    emptied and it begins anew. The hub's log says what came twice.
+    """
+    bench.commit = bench.hub.add(REPO, origin)
+    chance = random.Random(1)
+    entries = bench.hub.repos[REPO][bench.commit]
+    size = sum(e.size for n, e in entries.items() if n.endswith((".safetensors", ".model")))
+    kills, whole, twice = 0, 0, []
+    since = 0
+    # Why not from the start of the process: half a second of it is imports, no pull.
+    while kills < KILLS or whole == 0:
+        process = begin(bench, "--max-rate", "120MB")
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.5))
+        killed = process.poll() is None and kills < KILLS
+        if killed:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+            since += 1
+        process.communicate()
+        final = bench.top / REPO / bench.commit
+        if final.exists():
+            assert [] == mismatches(final, REPO, bench.commit, bench.hub.url)
+            assert [] == leftovers(bench.top) or killed
+            _settle(bench)
+            again = bench.hub.sent(r"safetensors\?|tiktoken") - size
+            assert again <= since * WORKERS * TWICE
+            twice.append((since, again))
+            whole += 1
+            since = 0
+            subprocess.run(["rm", "-rf", bench.top], check=True)
+            bench.hub.log.clear()
+    assert whole >= 1
+    # On the whole it is far less: a block and what was on its way.
+    assert sum(again for _, again in twice) <= KILLS * WORKERS * 2 * BLOCK
+
+
+def _settle(bench: Bench) -> None:
+    """Wait until the hub has noticed that nobody reads any more."""
+    count = -1
+    while count != len(bench.hub.log):
+        count = len(bench.hub.log)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ended_by_a_signal(bench: Bench, origin: Path, name: str) -> None:
+    """A signal ends a pull soon, with the exit code of an interruption and no half folder."""
+    bench.commit = bench.hub.add(REPO, origin)
+    process = begin(bench, "--max-rate", "10MB")
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    began = time.monotonic()
+    process.send_signal(signal.Signals[name])
+    _, err = process.communicate(timeout=20)
+
+    assert (130, "") == (process.returncode, err)
+    assert time.monotonic() - began < 5
+    assert not (bench.top / REPO / bench.commit).exists()
+
+
+def test_two_at_once(bench: Bench, origin: Path) -> None:
+    """The second pull of the same commit is told that someone is at it, and touches nothing."""
+    bench.commit = bench.hub.add(REPO, origin)
+    first = begin(bench, "--max-rate", "60MB")
+    assert first.stdout is not None
+    first.stdout.readline()
+    time.sleep(0.2)
+    second = begin(bench)
+    _, said = second.communicate(timeout=30)
+    first.communicate(timeout=60)
+
+    assert 6 == second.returncode
+    assert "another kimideploy pulls" in json.loads(said)["error"]["message"]
+    assert 0 == first.returncode
+    final = bench.top / REPO / bench.commit
+    assert [] == mismatches(final, REPO, bench.commit, bench.hub.url)
+
+
+def test_many_at_once_end_with_one_folder(bench: Bench, origin: Path) -> None:
+    """Of five pulls that start together one fetches; the folder is right whoever it is."""
+    bench.commit = bench.hub.add(REPO, origin)
+    every = [begin(bench) for _ in range(5)]
+    codes = {process.communicate(timeout=60)[0] and process.returncode for process in every}
+
+    assert codes <= {0, 6, ""}
+    assert 0 in [process.returncode for process in every]
+    final = bench.top / REPO / bench.commit
+    assert [] == mismatches(final, REPO, bench.commit, bench.hub.url)
+    assert [] == leftovers(bench.top)
+
+
+def test_a_lock_dies_with_its_owner(bench: Bench, origin: Path) -> None:
+    """After a kill nobody has to remove a lock by hand."""
+    bench.commit = bench.hub.add(REPO, origin)
+    first = begin(bench, "--max-rate", "10MB")
+    assert first.stdout is not None
+    first.stdout.readline()
+    time.sleep(0.3)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    second = begin(bench)
+    second.communicate(timeout=60)
+
+    assert 0 == second.returncode
