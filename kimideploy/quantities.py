@@ -30,3 +30,11 @@ def parse_bytes(text: str) -> int:
     whole, _, fraction = number.partition(".")
     scale = int("1" + "0" * len(fraction))
     return int(whole + fraction) * _UNITS[unit.lower()] // scale
+
+
+def decimal(size: float) -> str:
+    """Return bytes in a decimal unit that leaves one to three digits before the point."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size:.0f} B"

@@ -153,7 +153,7 @@ def prune(
     import json  # noqa: PLC0415
 
     from kimideploy.errors import RequestError  # noqa: PLC0415
-    from kimideploy.views.amounts import gb  # noqa: PLC0415
+    from kimideploy.quantities import decimal  # noqa: PLC0415
     from kimideploy.weights.listing import disk_of, prunable, remove  # noqa: PLC0415
     from kimideploy.weights.store import root  # noqa: PLC0415
 
@@ -161,14 +161,14 @@ def prune(
     total = sum(size for _, size in going)
     if not as_json:
         for kept, size in going:
-            sys.stdout.write(f"{gb(size):>9}  {kept.folder}\n")
+            sys.stdout.write(f"{decimal(size):>9}  {kept.folder}\n")
     ask = bool(going) and not dry_run and not yes
     if ask and not sys.stdin.isatty():
         raise RequestError(
-            f"{gb(total)} would go, and nobody is here to be asked", hint="--yes removes them"
+            f"{decimal(total)} would go, and nobody is here to be asked", hint="--yes removes them"
         )
     if ask:
-        typer.confirm(f"remove these {gb(total)}?", abort=True, err=True)
+        typer.confirm(f"remove these {decimal(total)}?", abort=True, err=True)
     if not dry_run:
         for kept, _ in going:
             remove(kept)
@@ -177,7 +177,7 @@ def prune(
         document = {"removed": not dry_run, "bytes": total, "folders": rows}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        sys.stderr.write(f"{gb(total)} {'would go' if dry_run else 'removed'}\n")
+        sys.stderr.write(f"{decimal(total)} {'would go' if dry_run else 'removed'}\n")
 
 
 @app.command(

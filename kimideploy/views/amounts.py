@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-
-def gb(size: float) -> str:
-    """Return decimal bytes with a unit that leaves one to three digits before the point."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size:.0f} B"
+from kimideploy.quantities import decimal
 
 
 def per_second(rate: float | None) -> str:
     """Return a rate in bytes per second; nothing where there is none."""
-    return f"{gb(rate)}/s" if rate else ""
+    return f"{decimal(rate)}/s" if rate else ""
 
 
 def span(seconds: float) -> str:

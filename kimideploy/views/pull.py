@@ -17,7 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kimideploy.views.amounts import gb, per_second, span
+from kimideploy.quantities import decimal
+from kimideploy.views.amounts import per_second, span
 from kimideploy.views.terminal import tame
 from kimideploy.weights.events import (
     Adopted,
@@ -73,7 +74,7 @@ class Lines:
                 self.moved(event)
             case Resolved():
                 self.say("·", "dim", f"{event.repo} at {event.revision[:12]}")
-                many = f"{event.files:,} files, {gb(event.bytes)}, into {event.folder}"
+                many = f"{event.files:,} files, {decimal(event.bytes)}, into {event.folder}"
                 self.say("·", "dim", many)
             case Told(text=text):
                 self.say("!", "yellow", text)
@@ -82,16 +83,16 @@ class Lines:
             case Retried(path=path, why=why, wait=wait):
                 self.say("!", "yellow", f"{path}: {why}; again in {span(wait)}")
             case Arrived(path=path, bytes=size):
-                self.say("✓", "green", f"{path}  {gb(size)}")
+                self.say("✓", "green", f"{path}  {decimal(size)}")
             case Damaged(path=path, why=why, mended=mended):
                 again = "; it is fetched again" if mended else ""
                 self.say(
                     "!" if mended else "✗", "yellow" if mended else "red", f"{path}: {why}{again}"
                 )
             case Published():
-                came = f"{gb(event.fetched)} fetched"
+                came = f"{decimal(event.fetched)} fetched"
                 if event.kept:
-                    came += f", {gb(event.kept)} were here"
+                    came += f", {decimal(event.kept)} were here"
                 self.say(
                     "✓", "green", f"{event.files:,} files proved: {came}, {span(event.seconds)}"
                 )
@@ -104,10 +105,16 @@ class Lines:
 
     def verified(self, event: Verified) -> None:
         """Show the end of a verification."""
-        rate = f", {gb(event.hashed / event.seconds)}/s" if event.hashed and event.seconds else ""
-        read = f"{gb(event.hashed)} read{rate}" if event.hashed else "unchanged since last proved"
+        rate = (
+            f", {decimal(event.hashed / event.seconds)}/s" if event.hashed and event.seconds else ""
+        )
+        read = (
+            f"{decimal(event.hashed)} read{rate}" if event.hashed else "unchanged since last proved"
+        )
         if event.ok:
-            self.say("✓", "green", f"{event.files:,} files, {gb(event.bytes)}: all right ({read})")
+            self.say(
+                "✓", "green", f"{event.files:,} files, {decimal(event.bytes)}: all right ({read})"
+            )
         else:
             self.say("✗", "red", f"{event.folder} is not what it should be ({read})")
 
@@ -182,7 +189,10 @@ def _bars(event: Moved, width: int) -> RenderableType:
 
 def far(event: Moved) -> str:
     """Return how far it is: bytes, files, rate and what is left."""
-    words = [f"{gb(event.done)} of {gb(event.total)}", f"{event.files_done}/{event.files} files"]
+    words = [
+        f"{decimal(event.done)} of {decimal(event.total)}",
+        f"{event.files_done}/{event.files} files",
+    ]
     if event.rate:
         words.append(per_second(event.rate))
     if event.eta is not None and event.done < event.total:

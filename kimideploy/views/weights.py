@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kimideploy.views.amounts import gb, per_second, span
+from kimideploy.quantities import decimal
+from kimideploy.views.amounts import per_second, span
 from kimideploy.views.terminal import Terminal, tame
 from kimideploy.weights.types import Entry, Forecast, Listing
 
@@ -20,7 +21,7 @@ def foreseen(found: Forecast, terminal: Terminal) -> str:
     """Return what `kimideploy pull --dry-run` prints."""
     lines = [
         terminal.paint(f"{found.repo} at {found.revision}", "bold"),
-        f"  {len(found.files):,} files, {gb(found.bytes)}",
+        f"  {len(found.files):,} files, {decimal(found.bytes)}",
     ]
     lines += terminal.wrapped(f"into {found.folder}")
     count: Counter[str] = Counter(file.state for file in found.files)
@@ -30,11 +31,11 @@ def foreseen(found: Forecast, terminal: Terminal) -> str:
     for state, words in _STATES.items():
         if count[state]:
             many = f"{count[state]:,} file" + ("s" if count[state] > 1 else "")
-            lines.append(f"  {many:>12}  {gb(size[state]):>9}  {words}")
+            lines.append(f"  {many:>12}  {decimal(size[state]):>9}  {words}")
     lines.append("")
-    lines.append(f"  to fetch  {gb(found.fetch)}; the disk has {gb(found.free)} free")
+    lines.append(f"  to fetch  {decimal(found.fetch)}; the disk has {decimal(found.free)} free")
     if found.short:
-        lines.append(terminal.paint(f"  {gb(found.short)} short", "red"))
+        lines.append(terminal.paint(f"  {decimal(found.short)} short", "red"))
     if found.code:
         lines += terminal.wrapped(f"code an engine would run: {', '.join(found.code)}")
     return terminal.shown(lines)
@@ -42,7 +43,7 @@ def foreseen(found: Forecast, terminal: Terminal) -> str:
 
 def listed(found: Listing, terminal: Terminal, *, code: bool) -> str:
     """Return what `kimideploy weights list` prints."""
-    free = f", {gb(found.free)} free" if found.free is not None else ""
+    free = f", {decimal(found.free)} free" if found.free is not None else ""
     lines = [*terminal.wrapped(f"{found.root}{free}", first="", rest="  ")]
     if not found.entries:
         return terminal.shown([*lines, "", "  no weights; `kimideploy pull` fetches some"])
@@ -55,10 +56,12 @@ def _entry(entry: Entry, terminal: Terminal, *, code: bool) -> list[str]:
     quant = f" {entry.quant}" if entry.quant else ""
     lines = [terminal.paint(f"{entry.repo}{quant}", "bold") + f"  {entry.revision[:12]}"]
     if entry.complete:
-        lines.append(f"  {entry.files:,} files, {gb(entry.bytes)}")
+        lines.append(f"  {entry.files:,} files, {decimal(entry.bytes)}")
     else:
         state = "a pull is under way" if entry.busy else "a pull that has not ended"
-        lines.append(terminal.paint(f"  {gb(entry.disk)} of {gb(entry.bytes)}: {state}", "yellow"))
+        lines.append(
+            terminal.paint(f"  {decimal(entry.disk)} of {decimal(entry.bytes)}: {state}", "yellow")
+        )
     lines += terminal.wrapped(entry.folder)
     if entry.load is not None:
         speed = ""

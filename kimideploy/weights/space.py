@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kimideploy.errors import MachineError, WeightsError
-from kimideploy.quantities import GIB
+from kimideploy.quantities import decimal
 from kimideploy.weights.manifest import Item
 
 #: bytes left free beside the files: ledgers, manifests, and what else writes to that disk
@@ -49,8 +49,8 @@ def check(items: Iterable[Item], there: int, room: Room, folder: Path) -> None:
     need = max(sum(item.size for item in wanted) - there, 0)
     if short(need, room):
         raise WeightsError(
-            f"{folder} has {_gib(room.free)} free, and {_gib(need)} are still to come"
-            f" (plus {_gib(_MARGIN)} kept free): {_gib(short(need, room))} short",
+            f"{folder} has {decimal(room.free)} free, and {decimal(need)} are still to come"
+            f" (plus {decimal(_MARGIN)} kept free): {decimal(short(need, room))} short",
             hint="--to names a folder on a larger disk; `kimideploy weights prune` makes room",
         )
     # Why two: a part and its ledger; folders are few.
@@ -63,8 +63,8 @@ def check(items: Iterable[Item], there: int, room: Room, folder: Path) -> None:
     largest = max((item.size for item in wanted), default=0)
     if room.file_size is not None and largest > room.file_size:
         raise WeightsError(
-            f"this shell may write files of {_gib(room.file_size)}, the largest has"
-            f" {_gib(largest)}",
+            f"this shell may write files of {decimal(room.file_size)}, the largest has"
+            f" {decimal(largest)}",
             hint="ulimit -f unlimited",
         )
 
@@ -126,7 +126,3 @@ def writable(folder: Path) -> None:
         raise MachineError(
             f"{folder} can't be written: permission denied", hint="--to names a folder of your own"
         )
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:,.1f} GiB"

@@ -1,0 +1,169 @@
+"""Disks that are full, read-only or limited: refused before the first byte, nothing left over."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kimideploy.errors import MachineError, WeightsError
+from kimideploy.weights import space
+from kimideploy.weights.events import Published
+from kimideploy.weights.manifest import Item
+from tests.hub.repos import kimi
+from tests.hub.server import Entry, Fault
+from tests.pull.conftest import REPO, Bench, leftovers, mismatches, mount
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """Yield a disk of its own with 300 MiB, which only root can make."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=300m", "none", str(disk))
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_is_too_small(bench: Bench, small: Path) -> None:
+    """The sum is taken before the first byte of a file; what is short is said in numbers."""
+    bench.grown(count=2, size=40_000_000)
+    bench.hub.log.clear()
+    with pytest.raises(WeightsError, match="short") as caught:
+        bench.pull(top=small)
+
+    assert "still to come" in caught.value.message
+    assert 0 == bench.hub.sent(r"safetensors\?|config\.json$")
+    assert [] == [path for path in small.rglob("*") if path.suffix == ".part"]
+
+
+def test_what_is_there_counts(bench: Bench, small: Path) -> None:
+    """A pull that was begun needs room for the rest only."""
+    bench.grown(count=4, size=8_000_000)
+    fill = small / "fill"
+    bench.hub.faults = [Fault("00004-of", "status", 999, status=503)]
+    with pytest.raises(WeightsError, match="503"):
+        bench.pull(top=small, workers=1)
+    bench.hub.faults = []
+    free = space.look(small).free
+    fill.write_bytes(bytes(max(free - (256 << 20) - 9_000_000, 0)))
+    pulled = bench.pull(top=small)
+
+    assert bench.of(Published)[0].kept >= 24_000_000
+    assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
+
+
+def test_a_disk_that_fills_meanwhile(
+    bench: Bench, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Someone else takes the room: the error names the disk, the next run goes on."""
+    bench.grown(count=4, size=8_000_000)
+    fill = small / "fill"
+
+    def filled(*_: object) -> int:
+        if not fill.exists():
+            fill.write_bytes(bytes(space.look(small).free - 20_000_000))
+        return 0
+
+    monkeypatch.setattr(space, "reserve", filled)
+    with pytest.raises(WeightsError, match="the disk is full") as caught:
+        bench.pull(top=small)
+    assert "what was fetched is kept" in (caught.value.hint or "")
+    fill.write_bytes(b"")
+    pulled = bench.pull(top=small)
+
+    assert bench.of(Published)[0].kept > 8_000_000
+    assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
+    assert [] == leftovers(small)
+
+
+def test_reserving_fails_cleanly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quota that answers to the reservation leaves no part behind."""
+
+    def refused(path: Path, size: int) -> int:
+        if size > 90_000:
+            raise WeightsError(f"no room for {path.name}: Disk quota exceeded")
+        path.touch()
+        return 0
+
+    monkeypatch.setattr(space, "reserve", refused)
+    with pytest.raises(WeightsError, match="quota"):
+        bench.pull()
+
+    assert [] == list(bench.top.rglob("*.part"))
+    assert 0 == bench.hub.sent(r"safetensors\?")
+
+
+def test_reservation_takes_blocks_and_no_size(tmp_path: Path) -> None:
+    """What is reserved is there for nobody else, and the file is as short as before."""
+    path = tmp_path / "x.part"
+    took = space.reserve(path, 8 << 20)
+
+    assert 0 == path.stat().st_size
+    assert took == path.stat().st_blocks * 512
+
+
+@pytest.mark.parametrize(
+    ("room", "said"),
+    [
+        (space.Room(free=10 << 30, inodes=5, file_size=None), "5 inodes left"),
+        (space.Room(free=10 << 30, inodes=None, file_size=1 << 20), "files of 1.0 MB"),
+        (space.Room(free=1 << 30, inodes=None, file_size=None), "268.4 MB short"),
+    ],
+)
+def test_limits(room: space.Room, said: str) -> None:
+    """Inodes, the largest file and space are refused each in its own words."""
+    item = Item("a.safetensors", 1 << 30, sha256="0" * 64)
+    with pytest.raises(WeightsError, match=said):
+        space.check([item], 0, room, Path("/data"))
+
+
+def test_a_limit_of_the_shell(bench: Bench) -> None:
+    """ulimit -f is found before a byte is asked for, and not by a signal on the way."""
+    bench.grown(count=1, size=3_000_000)
+    words = ["pull", REPO, "--to", str(bench.top)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "kimideploy", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
+    )
+
+    assert 4 == ended.returncode
+    assert "ulimit -f unlimited" in ended.stderr
+
+
+def test_a_folder_that_can_not_be_written(bench: Bench, small: Path) -> None:
+    """A read-only disk is the machine's refusal, with another folder as the way out."""
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    with pytest.raises(MachineError, match="can't be written") as caught:
+        bench.pull(top=small)
+
+    assert "--to" in (caught.value.hint or "")
+
+
+def test_a_file_in_the_way(bench: Bench) -> None:
+    """A file where a folder should be is said so."""
+    bench.top.mkdir()
+    (bench.top / "moonshotai").write_text("")
+    with pytest.raises(MachineError, match="can't be written"):
+        bench.pull()
+
+
+def test_a_checkpoint_of_real_size(bench: Bench) -> None:
+    """64 shards of 9.8 GB are listed, summed and refused within seconds, without their bytes."""
+    kimi(bench.folder, count=64, size=100)
+    bench.hub.add(REPO, bench.folder)
+    files = dict(bench.hub.repos[REPO][bench.hub.add(REPO, bench.folder)])
+    for name, entry in files.items():
+        if name.endswith(".safetensors"):
+            files[name] = Entry(9_800_000_000, entry.oid, "ab" * 32)
+    bench.commit = bench.hub.publish(REPO, files)
+    with pytest.raises(WeightsError, match="short"):
+        bench.pull()
+    assert not list(bench.top.rglob("*.part"))
