@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from kimideploy.errors import WeightsError
@@ -21,7 +22,7 @@ from kimideploy.weights.structure import index_of
 from kimideploy.weights.wire import Wire
 
 Tell = Callable[[Event], None]
-_MOST_INDEX = 256 << 20
+_MOST_READ = 256 << 20
 _WORKERS, _STALL = 8, 30.0
 
 
@@ -78,6 +79,19 @@ def resolve(wanted: Wanted, ways: Ways) -> Manifest:
     return found(wanted, line, line.repository(wanted.repo, wanted.revision))
 
 
+def pinned(wanted: Wanted, ways: Ways) -> tuple[str, tuple[CodePin, ...]]:
+    """Return the commit that *wanted* is now, and the sha256 of each file of code in it."""
+    line = Line(ways)
+    repository = line.repository(wanted.repo, wanted.revision)
+    manifest = found(wanted, line, repository)
+    with line.wire(repository) as wire:
+        pins = tuple(
+            CodePin(item.path, sha256(_read(item, wire, line)).hexdigest())
+            for item in sorted(manifest.code, key=lambda item: item.path)
+        )
+    return manifest.revision, pins
+
+
 def found(wanted: Wanted, line: Line, repository: Repository) -> Manifest:
     items = items_of(repository, line.pause)
     with line.wire(repository) as wire:
@@ -86,9 +100,14 @@ def found(wanted: Wanted, line: Line, repository: Repository) -> Manifest:
 
 
 def _index(item: Item, wire: Wire, line: Line) -> frozenset[str]:
-    """Return the shards that the index names, its bytes proved."""
-    if item.size > _MOST_INDEX:
-        raise WeightsError(f"{item.path} takes {item.size:,} bytes, which is no index")
+    """Return the shards that the index names."""
+    return frozenset(index_of(_read(item, wire, line)).values())
+
+
+def _read(item: Item, wire: Wire, line: Line) -> bytes:
+    """Return the bytes of a small file, proved."""
+    if item.size > _MOST_READ:
+        raise WeightsError(f"{item.path} takes {item.size:,} bytes, which is no file of its kind")
     patience, watch = Patience(item.path, line.pause.first), Watch(line.ways.stall)
     watch.start()
     try:
@@ -104,7 +123,7 @@ def _index(item: Item, wire: Wire, line: Line) -> frozenset[str]:
             hasher = item.hasher()
             hasher.update(data)
             if hasher.hexdigest() == item.digest:
-                return frozenset(index_of(bytes(data)).values())
+                return bytes(data)
             line.pause.sleep(patience.wait(Trouble("its hash is not the hub's")))
     finally:
         watch.end()
