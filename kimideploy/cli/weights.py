@@ -22,6 +22,8 @@ EXAMPLES = [
     "kimideploy weights verify --full",
     "kimideploy weights bundle moonshotai/Kimi-K2.7-Code -o /mnt/disk",
 ]
+#: bytes of a volume: what most file systems and object stores take, in a number that can be copied
+_VOLUME = 10_000_000_000
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -197,9 +199,11 @@ def bundle(
         Path, typer.Option("--output", "-o", metavar="DIR", help="where the volumes go")
     ],
     split: Annotated[
-        int,
-        typer.Option("--split", metavar="SIZE", parser=amount, help="bytes of one volume"),
-    ] = 10_000_000_000,
+        int | None,
+        typer.Option(
+            "--split", metavar="SIZE", parser=amount, help="bytes of one volume  [default: 10GB]"
+        ),
+    ] = None,
     wheelhouse: Annotated[
         bool, typer.Option("--wheelhouse", help="add the wheels that kimideploy needs")
     ] = False,
@@ -231,7 +235,7 @@ def bundle(
                     f"{folder} is not bundled: it is not what its manifest says",
                     hint=f"kimideploy weights verify {which} --repair",
                 )
-        volumes = tar.bundle(folder, manifest, output, split=split, tell=tell)
+        volumes = tar.bundle(folder, manifest, output, split=split or _VOLUME, tell=tell)
         if wheelhouse:
             from kimideploy.apply.wheelhouse import collect  # noqa: PLC0415
 

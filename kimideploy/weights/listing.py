@@ -133,7 +133,7 @@ def _states(
     ours = {
         donor.item.path
         for donor in donors(
-            [item for item in open_items if not _begun(staging, item)],
+            open_items,
             manifest,
             folders=ways.adopt,
             kept=every(top),
@@ -146,10 +146,10 @@ def _states(
         state: Whereabouts
         if item not in open_items:
             state, left = "here", 0
-        elif have:
-            state, left = "begun", item.size - have
         elif item.path in ours:
             state, left = "to take over", 0
+        elif have:
+            state, left = "begun", item.size - have
         else:
             state, left = "to fetch", item.size
         found.append(Foreseen(item.path, item.size, item.digest, state, left))

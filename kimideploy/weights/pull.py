@@ -167,10 +167,8 @@ class _Bring:
     def _adopted(self, missing: Sequence[Item], record: Record) -> list[Item]:
         """Return the items of *missing* that nothing on this machine could stand in for."""
         staging, ways = self._staging, self._line.ways
-        begun = {item.path for item in missing if self._started(item)}
-        fresh = [item for item in missing if item.path not in begun]
         here = donors(
-            fresh, self._manifest, folders=ways.adopt, kept=every(self._top), disk=staging.folder
+            missing, self._manifest, folders=ways.adopt, kept=every(self._top), disk=staging.folder
         )
         far = [donor.item for donor in here if not donor.near]
         space.check(far, 0, space.look(staging.folder), self._top)
@@ -180,10 +178,6 @@ class _Bring:
                 taken.add(event.path)
             self._tell(event)
         return [item for item in missing if item.path not in taken]
-
-    def _started(self, item: Item) -> bool:
-        place = self._staging.place(item)
-        return place.with_name(f"{place.name}.ledger").exists()
 
     def _reserve(self, items: Sequence[Item], parts: Sequence[Path]) -> None:
         fresh = [part for part in parts if not part.exists()]

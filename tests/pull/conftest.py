@@ -35,7 +35,7 @@ class Bench:
 
     def pull(self, *, wanted: Wanted | None = None, top: Path | None = None, **ways: Any) -> Pulled:
         """Pull, with its events kept; ways as in `Ways`."""
-        options = {"backoff": 0.01, "stall": 5.0, "workers": 4, **ways}
+        options = {"backoff": 0.001, "stall": 5.0, "workers": 4, **ways}
         self.events = []
         return pull(
             wanted or Wanted(self.repo), top or self.top, Ways(**options), self.events.append
