@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from kimideploy.conformance.verdict import Check
+from kimideploy.weights import events as weights
 
 Outcome = Literal["pass", "warn", "fail", "skipped"]
 
@@ -128,7 +129,8 @@ class Stopped(_Event, frozen=True, kw_only=True):
 
 
 Event = (
-    Planned
+    weights.Event
+    | Planned
     | Noted
     | Checked
     | Started

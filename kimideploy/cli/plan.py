@@ -31,7 +31,7 @@ EXAMPLES = [
     "kimideploy plan --hardware 1xRTX4090+384GiB --cores 32",
     "kimideploy plan --facts node0.json --facts node1.json --context 128k",
     "kimideploy plan --hardware 8xH200 --curve",
-    "kimideploy plan --hardware 8xH200 --json > plan.json",
+    "kimideploy plan --hardware 8xH200 --pin --json > plan.json",
     "kimideploy plan compare 8xH200 4xB300",
 ]
 #: what describes the machine of --hardware, and the most that a real node has of it
@@ -58,6 +58,12 @@ def plan(
     exact: Annotated[
         bool, typer.Option("--exact", help="sum the weights from the checkpoint's own headers, too")
     ] = False,
+    pin: Annotated[
+        bool,
+        typer.Option(
+            "--pin", help="ask the hub for the commit and the code's hashes, and pin them"
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="write the decision's JSON there too"),
@@ -80,6 +86,8 @@ def plan(
     from kimideploy.views.terminal import terminal  # noqa: PLC0415
 
     decision, catalog = decide_from_options(options)
+    if pin and isinstance(decision, Plan):
+        decision = _pinned(decision, catalog)
     if exact and isinstance(decision, Plan):
         from kimideploy.cli.weigh import summed_of  # noqa: PLC0415
 
@@ -99,6 +107,22 @@ def plan(
         sys.stdout.write(shown(decision, terminal(sys.stdout), every=every))
     if isinstance(decision, NoFit):
         raise typer.Exit(1)
+
+
+def _pinned(found: Plan, catalog: Catalog) -> Plan:
+    """Return *found* with the commit of its weights and the hashes of their code."""
+    from kimideploy.weights.resolve import Ways, pinned  # noqa: PLC0415
+    from kimideploy.weights.wanted import of_plan  # noqa: PLC0415
+
+    if found.request.model_path is not None:
+        raise RequestError(
+            f"--pin asks the hub, and --model-path {found.request.model_path} is a folder",
+            hint="kimideploy weights verify FOLDER --repo ORG/NAME proves a folder",
+        )
+    revision, code = pinned(of_plan(found, catalog)[0], Ways())
+    pins = msgspec.structs.replace(found.pins, revision=revision, code=code)
+    warnings = tuple(notice for notice in found.warnings if notice.code != "unpinned")
+    return complete(msgspec.structs.replace(found, pins=pins, warnings=warnings), catalog)
 
 
 def decide_from_options(options: PlanOptions) -> tuple[Decision, Catalog]:

@@ -162,12 +162,12 @@ def pull(
 
 def ways(
     *,
-    rate: int | None,
-    workers: int,
-    stall: float,
-    xet: bool,
-    offline: bool,
-    adopt: list[Path] | None,
+    rate: int | None = None,
+    workers: int = 8,
+    stall: float = 30.0,
+    xet: bool = True,
+    offline: bool = False,
+    adopt: list[Path] | None = None,
     accept_code: bool = False,
 ) -> Ways:
     """Return how a pull is done as the options say; --offline adds to HF_HUB_OFFLINE."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -12,11 +13,13 @@ import typer
 from typer.core import TyperCommand
 
 from kimideploy.cli.options import JsonOpt, PlanOptions, takes
+from kimideploy.cli.pull import AcceptOpt, OfflineOpt, ToOpt
 
 if TYPE_CHECKING:
     from kimideploy.apply.job import Job, Rehearsal
     from kimideploy.catalog.types import Catalog
     from kimideploy.planning.types import Decision, NoFit, Plan
+    from kimideploy.weights.resolve import Ways
 
 EXAMPLES = [
     "kimideploy serve --rehearse --once",
@@ -64,6 +67,13 @@ def serve(
             help="without GPU and weights: a stand-in, or with =vllm the real vLLM on the CPU",
         ),
     ] = None,
+    pull: Annotated[
+        bool,
+        typer.Option("--pull/--no-pull", help="fetch and prove weights that are not here first"),
+    ] = True,
+    to: ToOpt = None,
+    offline: OfflineOpt = False,
+    accept_code: AcceptOpt = False,
     once: Annotated[bool, typer.Option("--once", help="end after the smoke requests")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
     ready_timeout: Annotated[
@@ -75,14 +85,18 @@ def serve(
 ) -> None:
     """Serve a model on this machine until Ctrl-C.
 
-    The plan comes from --plan, or is made from the options of `kimideploy plan`.
+    The plan comes from --plan, or is made from the options of `kimideploy plan`. Weights that no
+    --model-path names are pulled first, as `kimideploy pull` does.
     The exit code is 1 when nothing fits or the endpoint breaks a promise, 5 when the engine fails.
     """
     from kimideploy.apply.job import job  # noqa: PLC0415
     from kimideploy.apply.serve import serve as run  # noqa: PLC0415
+    from kimideploy.apply.weights import steps_of  # noqa: PLC0415
+    from kimideploy.cli.pull import ways as pull_ways  # noqa: PLC0415
     from kimideploy.planning.types import Plan  # noqa: PLC0415
     from kimideploy.views.console import err, out  # noqa: PLC0415
     from kimideploy.views.serve import shown  # noqa: PLC0415
+    from kimideploy.weights.store import root  # noqa: PLC0415
 
     rehearsal = _rehearsal(rehearse)
     notes: list[str] = []
@@ -94,6 +108,10 @@ def serve(
     if rehearsal == "vllm":
         decision = _tiny(decision, notes)
         venv = venv or (Path(os.environ[_VLLM_VENV]) if os.environ.get(_VLLM_VENV) else None)
+    pulls = pull and rehearsal is None and decision.request.model_path is None
+    if pulls and not dry_run:
+        ways = pull_ways(offline=offline, accept_code=accept_code)
+        decision = _on_weights(decision, catalog, root(to), ways, as_json=as_json)
     what = job(
         decision,
         catalog,
@@ -106,12 +124,25 @@ def serve(
         notes=tuple(notes),
     )
     if dry_run:
-        _tell(what, as_json=as_json)
+        first = steps_of(decision, catalog, root(to)) if pulls else ()
+        _tell(what, first, as_json=as_json)
         return
     with shown(out, err, as_json=as_json) as tell:
         verdict = run(what, tell)
     if not verdict.ok:
         raise typer.Exit(1)
+
+
+def _on_weights(plan: Plan, catalog: Catalog, top: Path, ways: Ways, *, as_json: bool) -> Plan:
+    """Return *plan* on weights that are here, pulled first where they were not."""
+    from kimideploy.apply.interrupts import interrupts  # noqa: PLC0415
+    from kimideploy.apply.weights import bring  # noqa: PLC0415
+    from kimideploy.views import pull as view  # noqa: PLC0415
+    from kimideploy.views.console import err  # noqa: PLC0415
+
+    with interrupts() as caught, view.shown(err, err, as_json=as_json) as tell:
+        caught.allow()
+        return bring(plan, catalog, top, ways, tell)
 
 
 def _rehearsal(word: str | None) -> Rehearsal | None:
@@ -194,10 +225,10 @@ def _refuse(decision: NoFit, *, as_json: bool) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _tell(what: Job, *, as_json: bool) -> None:
+def _tell(what: Job, first: Sequence[str], *, as_json: bool) -> None:
     from kimideploy.apply.job import steps  # noqa: PLC0415
 
-    lines = steps(what)
+    lines = [*first, *steps(what)]
     if as_json:
         import json  # noqa: PLC0415
 

@@ -107,7 +107,7 @@ def verify(
     from kimideploy.weights.verify import damaged  # noqa: PLC0415
     from kimideploy.weights.verify import verify as look  # noqa: PLC0415
 
-    options = ways(rate=None, workers=8, stall=30.0, xet=True, offline=offline, adopt=None)
+    options = ways(offline=offline)
     if repo is not None:
         from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
         from kimideploy.weights.wanted import of_repository  # noqa: PLC0415

@@ -100,7 +100,7 @@ def _draft(site: Site) -> tuple[str, ...]:
         return ()
     return (
         *say("speculative_algorithm", draft.method.upper()),
-        *say("speculative_model", draft.repo),
+        *say("speculative_model", site.draft_weights),
         *say("speculative_steps", draft.tokens),
         *say("speculative_topk", 1),
         *say("speculative_tokens", draft.tokens + 1),

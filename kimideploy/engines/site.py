@@ -53,19 +53,17 @@ class Site:
     @property
     def from_hub(self) -> bool:
         """Whether the engine is given a repo id and fetches the weights by itself."""
-        return self.plan.request.model_path is None
+        return self._local is None
 
     @property
     def weights(self) -> str:
         """The folder that was named, or the hub's repo id."""
-        path = self.plan.request.model_path
-        return path if path is not None else self._repo
+        return self._local if self._local is not None else self._repo
 
     @property
     def folder(self) -> str:
         """The folder of local weights: the one that was named, or the usual one."""
-        path = self.plan.request.model_path
-        return path if path is not None else f"{MODELS}/{self._repo}"
+        return self._local if self._local is not None else f"{MODELS}/{self._repo}"
 
     @property
     def revision(self) -> str | None:
@@ -83,6 +81,14 @@ class Site:
         wanted = self.plan.candidate.draft
         fitting = (d for d in self.model.drafts if self.engine.id in d.engines)
         return next((draft for draft in fitting if draft.repo == wanted), None)
+
+    @property
+    def draft_weights(self) -> str | None:
+        """The draft's folder where it was pulled, else its repository."""
+        local = self.plan.local
+        if self.draft is None:
+            return None
+        return local.draft if local is not None and local.draft is not None else self.draft.repo
 
     @property
     def attention(self) -> str | None:
@@ -111,6 +117,13 @@ class Site:
         if offload is not None and offload.numa is not None:
             return offload.numa
         return self.node.numa
+
+    @property
+    def _local(self) -> str | None:
+        """The folder or file on the node that was named or pulled."""
+        local = self.plan.local
+        named = self.plan.request.model_path
+        return named if named is not None else local.path if local is not None else None
 
     @property
     def _repo(self) -> str:

@@ -13,6 +13,9 @@ from kimideploy.errors import RequestError
 #: Why not "auto": a checkpoint may declare an fp8 cache (NVFP4 does), and the plan counted bytes.
 _KV: dict[KvDtype, str] = {"bf16": "bfloat16", "fp8": "fp8"}
 
+#: seconds: a cold load of 595 GB took 78 minutes on a network file system; vLLM's default is 600
+_READY = 3600
+
 #: other spellings of flags that are ours (vllm/engine/arg_utils.py)
 SYNONYMS = (
     ("--tensor-parallel-size", "-tp"),
@@ -31,6 +34,7 @@ SYNONYMS = (
 def command(site: Site) -> tuple[str, ...]:
     """Return the words that serve this node's share of the plan."""
     plan, layout, say = site.plan, site.layout, site.say
+    local = plan.local
     sampling = site.model.sampling
     return (
         *site.engine.command,
@@ -40,6 +44,8 @@ def command(site: Site) -> tuple[str, ...]:
         *say("port", site.port),
         *say("trust_code"),
         *say("revision", site.revision, when=site.revision is not None),
+        # Why: mapped from a network file system, weights come page by page.
+        *say("load_strategy", "prefetch", when=local is not None and local.prefetch),
         *say("code_revision", site.revision, when=site.revision is not None),
         *say("tensor_parallel", layout.tp),
         *say("pipeline_parallel", layout.pp, when=layout.pp > 1),
@@ -78,8 +84,7 @@ def command(site: Site) -> tuple[str, ...]:
 def environment(site: Site) -> dict[str, str]:
     """Return what this node's process finds in its environment."""
     env = {
-        # Why: a cold load of 595 GB took 78 minutes on a network file system; the default is 600 s.
-        "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(_ready(site)),
         "VLLM_NO_USAGE_STATS": "1",
     }
     if site.plan.fit.graphs_set_aside is False:
@@ -102,6 +107,13 @@ def environment(site: Site) -> dict[str, str]:
             "VLLM_DISABLED_KERNELS": "MarlinFP8ScaledMMLinearKernel",
         }
     return env
+
+
+def _ready(site: Site) -> int:
+    """Seconds vLLM waits for its engine: an hour, or longer where the disk was measured slow."""
+    local = site.plan.local
+    reading = local.seconds if local is not None and local.seconds is not None else 0
+    return max(_READY, 2 * reading + _READY // 2)
 
 
 def _across_nodes(site: Site) -> tuple[str, ...]:
@@ -136,7 +148,7 @@ def _draft(site: Site) -> tuple[str, ...]:
         return ()
     config = {
         "method": draft.method,
-        "model": draft.repo,
+        "model": site.draft_weights,
         "num_speculative_tokens": draft.tokens,
     }
     return site.say("speculative", compact(config))

@@ -265,6 +265,19 @@ class Pins(Strict, frozen=True):
     code: tuple[CodePin, ...] = ()
 
 
+class Local(Strict, frozen=True):
+    """Weights that were pulled: where the engine finds them on its node, and how it reads them."""
+
+    #: the folder, or the first part of a GGUF
+    path: str
+    #: the folder of the draft model
+    draft: str | None = None
+    #: the file system is read better in large pieces, ahead of what maps it
+    prefetch: bool = False
+    #: how long reading them takes at the rate that was measured
+    seconds: int | None = None
+
+
 class Summed(Strict, frozen=True):
     """The weights of a plan's fullest GPU by the checkpoint's own headers, and as counted. Bytes.
 
@@ -297,6 +310,8 @@ class Plan(Strict, frozen=True, tag_field="decision", tag="plan"):
     speed: Speed | None = None
     #: the weights summed tensor by tensor, where that was asked for
     summed: Summed | None = None
+    #: None: a folder the request names, or the engine fetches them by itself
+    local: Local | None = None
     #: candidates that fit too, best first
     alternatives: tuple[Candidate, ...] = ()
     rejected: tuple[Rejection, ...] = ()

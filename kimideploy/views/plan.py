@@ -80,6 +80,9 @@ def _facts(plan: Plan, terminal: Terminal) -> list[str]:
         ("KV cache", cache),
         ("A token", f"{fit.kv_bytes_per_token:,} bytes of that cache on each GPU"),
     ]
+    if pins.code:
+        files = f"{len(pins.code)} file" + ("s" if len(pins.code) > 1 else "")
+        rows.append(("Code", f"{files} of the repository, pinned by sha256"))
     if plan.summed is not None:
         rows.append(("Exact", _summed(plan.summed)))
     if plan.copies > 1:

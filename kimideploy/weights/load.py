@@ -49,7 +49,7 @@ def filesystem(path: Path) -> str | None:
 def kind_of(name: str | None) -> Kind:
     """Return what a file system is for someone who reads 595 GB from it."""
     word = (name or "").removeprefix("fuse.")
-    if word in _NETWORK or (name or "").startswith("fuse"):
+    if word in _NETWORK or (name or "").startswith("fuse."):
         return "network"
     if word in _MEMORY:
         return "memory"

@@ -1,0 +1,80 @@
+"""The weights a plan serves from, on this machine: pulled, proved, and told to the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from kimideploy.catalog.types import Catalog
+from kimideploy.engines import complete
+from kimideploy.errors import WeightsError
+from kimideploy.planning.types import Local, Plan
+from kimideploy.weights import code, load
+from kimideploy.weights.events import Event, Told
+from kimideploy.weights.pull import Pulled, pull
+from kimideploy.weights.resolve import Ways
+from kimideploy.weights.store import home
+from kimideploy.weights.wanted import of_plan
+
+#: warnings that a pull settles: nothing pinned, a GGUF whose parts nobody has counted
+_SETTLED = ("unpinned", "first-part")
+
+
+def bring(
+    plan: Plan, catalog: Catalog, top: Path, ways: Ways, tell: Callable[[Event], None]
+) -> Plan:
+    """Return *plan* on weights that are here and proved, pulled below *top* where they were not.
+
+    The commit and the code stand in its pins afterwards. A plan on a folder that the operator
+    named is returned as it is. Raises what `pull` raises.
+    """
+    if plan.request.model_path is not None:
+        return plan
+    main, *drafts = of_plan(plan, catalog)
+    own = dataclasses.replace(ways, code=plan.pins.code or None)
+    pulled = pull(main, top, own, tell)
+    draft = [pull(wanted, top, ways, tell) for wanted in drafts]
+    sizes = [(item.path, item.size) for item in pulled.manifest.items]
+    reading = load.look(pulled.folder, sizes, measure=True)
+    for note in reading.notes:
+        tell(Told(text=note))
+    pins = msgspec.structs.replace(
+        plan.pins,
+        revision=pulled.manifest.revision,
+        code=code.pins_of(pulled.folder, pulled.manifest),
+    )
+    local = Local(
+        path=str(_first(pulled)),
+        draft=str(draft[0].folder) if draft else None,
+        prefetch=reading.kind == "network",
+        seconds=math.ceil(reading.seconds) if reading.seconds is not None else None,
+    )
+    settled = tuple(notice for notice in plan.warnings if notice.code not in _SETTLED)
+    return complete(
+        msgspec.structs.replace(plan, pins=pins, local=local, warnings=settled), catalog
+    )
+
+
+def steps_of(plan: Plan, catalog: Catalog, top: Path) -> tuple[str, ...]:
+    """Return what `bring` would do, a line for each repository."""
+    return tuple(
+        f"pull {wanted.repo} at {wanted.revision or 'its newest commit'} into"
+        f" {home(top, wanted.repo, wanted.quant)}, every byte against the hub's hash;"
+        " the engine is given that folder"
+        for wanted in of_plan(plan, catalog)
+    )
+
+
+def _first(pulled: Pulled) -> Path:
+    """Return what the engine is given: the folder, or the first part of the GGUF in it."""
+    names = sorted(item.path for item in pulled.manifest.items)
+    if any(name.endswith(".safetensors") for name in names):
+        return pulled.folder
+    parts = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
+    if not parts:
+        raise WeightsError(f"{pulled.folder} has no weights to serve")
+    return pulled.folder / parts[0]

@@ -1,0 +1,193 @@
+"""`kimideploy serve` on a machine without the weights: pulled, proved, and then served from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kimideploy.apply.weights import bring
+from kimideploy.engines import complete
+from kimideploy.planning.types import Local, Plan
+from kimideploy.weights import load
+from kimideploy.weights.resolve import Ways
+from tests.cli.run import run
+from tests.flows import place
+from tests.hub.repos import kimi
+from tests.hub.server import Fault, Hub, running
+from tests.unit.engines.plans import CATALOG, plan
+
+REPO = "moonshotai/Kimi-K2.7-Code"
+DRAFT = "lightseekorg/kimi-k2.7-coder-eagle3.1-mla"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Yield a hub with the model's repository, small."""
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    with running() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.url)
+        found.add(REPO, kimi(tmp_path / "origin", count=2))
+        yield found
+
+
+def commit(hub: Hub) -> str:
+    """Return the newest commit of the model."""
+    return list(hub.repos[REPO])[-1]
+
+
+def unpulled(**request: object) -> Plan:
+    """Return a plan whose weights nobody has named a folder for."""
+    return complete(plan(port=place.free_port(), **request), CATALOG)  # type: ignore[arg-type]
+
+
+def serve(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Serve once with the test engine."""
+    saved = place.saved(unpulled(), tmp_path / "plan.json")
+    argv, env = place.cli(
+        "serve", f"--plan={saved}", f"--venv={place.environment(tmp_path / 'venv')}",
+        f"--log={tmp_path / 'engine.log'}", f"--to={tmp_path / 'store'}", "--once", *more,
+        TEST_ENGINE="fine",
+    )  # fmt: skip
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, check=False)
+
+
+def test_pulled_and_served(hub: Hub, tmp_path: Path) -> None:
+    """The engine is given the folder that was pulled, and nothing but the URL is on stdout."""
+    done = serve(tmp_path)
+
+    assert 0 == done.returncode, done.stderr
+    assert "files proved" in done.stderr
+    assert done.stdout.startswith("http://127.0.0.1:")
+    assert 1 == len(done.stdout.splitlines())
+    folder = tmp_path / "store" / REPO / commit(hub)
+    assert f"{folder} " in (tmp_path / "engine.log").read_text() or folder.is_dir()
+
+
+def test_events_of_both(hub: Hub, tmp_path: Path) -> None:
+    """With --json the pull's events come first, then those of the engine."""
+    done = serve(tmp_path, "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["event"] for event in events]
+    started = next(event for event in events if event["event"] == "started")
+
+    assert kinds.index("published") < kinds.index("planned") < kinds.index("started")
+    assert str(tmp_path / "store" / REPO / commit(hub)) in started["argv"]
+    assert ["HF_HUB_OFFLINE", "1"] in started["env"]
+
+
+def test_a_pull_that_fails_starts_nothing(hub: Hub, tmp_path: Path) -> None:
+    """A hub that refuses is exit 4, and no engine was started."""
+    hub.faults = [Fault("GET .*tree", "status", 99, status=403)]
+    done = serve(tmp_path)
+
+    assert 4 == done.returncode
+    assert not (tmp_path / "engine.log").exists()
+
+
+def test_offline(tmp_path: Path, hub: Hub) -> None:
+    """--offline serves what is here, and refuses what is not."""
+    assert 4 == serve(tmp_path, "--offline").returncode
+    assert not hub.log
+
+
+@pytest.mark.usefixtures("hub")
+def test_dry_run_says_the_step(tmp_path: Path) -> None:
+    """The pull is the first of the steps, with the folder; nothing is asked or made."""
+    done = serve(tmp_path, "--dry-run")
+
+    assert done.stdout.startswith(f"pull {REPO} at its newest commit into {tmp_path / 'store'}")
+    assert not (tmp_path / "store").exists()
+
+
+def test_no_pull(hub: Hub, tmp_path: Path) -> None:
+    """With --no-pull the engine gets the repository's name, as before."""
+    done = serve(tmp_path, "--no-pull", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    started = next(event for event in events if event["event"] == "started")
+
+    assert REPO in started["argv"]
+    assert not hub.log
+
+
+def brought(found: Plan, tmp_path: Path) -> Plan:
+    """Return *found* on pulled weights."""
+    return bring(found, CATALOG, tmp_path / "store", Ways(backoff=0.01), lambda _: None)
+
+
+def test_what_stands_in_the_plan(hub: Hub, tmp_path: Path) -> None:
+    """The commit and the code are pinned, the warning that they are not is gone."""
+    found = brought(unpulled(), tmp_path)
+
+    assert commit(hub) == found.pins.revision
+    assert ["modeling_kimi_k25.py"] == [pin.path for pin in found.pins.code]
+    assert "unpinned" not in [notice.code for notice in found.warnings]
+    assert found == brought(found, tmp_path)
+
+
+def test_the_draft_comes_too(hub: Hub, tmp_path: Path) -> None:
+    """A plan with a draft model serves from two folders, and the engine asks the hub nothing."""
+    hub.add(DRAFT, kimi(tmp_path / "draft", count=1, seed=4))
+    wanted = unpulled()
+    candidate = msgspec.structs.replace(wanted.candidate, draft=DRAFT)
+    found = brought(msgspec.structs.replace(wanted, candidate=candidate), tmp_path)
+    words = " ".join(found.launches[0].argv)
+
+    assert found.local is not None
+    assert f'"model":"{found.local.draft}"' in words
+    assert f"{tmp_path / 'store' / DRAFT}" in words
+    assert ("HF_HUB_OFFLINE", "1") in found.launches[0].env
+
+
+def test_a_network_file_system(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS vLLM is told to read ahead, and waits as long as the measured rate demands."""
+    monkeypatch.setattr(load, "filesystem", lambda _: "nfs4")
+    monkeypatch.setattr(load, "_rate", lambda *_: 100.0)
+    found = brought(unpulled(), tmp_path)
+    words = found.launches[0].argv
+    env = dict(found.launches[0].env)
+
+    assert ("--safetensors-load-strategy", "prefetch") == tuple(
+        words[words.index("--safetensors-load-strategy") :][:2]
+    )
+    assert int(env["VLLM_ENGINE_READY_TIMEOUT_S"]) > 3600
+    assert commit(hub) == found.pins.revision
+
+
+def test_a_local_disk_is_left_alone(tmp_path: Path) -> None:
+    """Where nothing is known against it, the command is the plan's own."""
+    found = unpulled()
+    local = complete(msgspec.structs.replace(found, local=Local(str(tmp_path))), CATALOG)
+
+    assert "--safetensors-load-strategy" not in local.launches[0].argv
+
+
+def test_a_folder_that_was_named(tmp_path: Path) -> None:
+    """A plan on a folder of the operator's pulls nothing."""
+    found = place.planned(tmp_path)
+
+    assert found is brought(found, tmp_path)
+
+
+def test_plan_pin(hub: Hub, tmp_path: Path) -> None:
+    """`plan --pin` writes commit and code into the plan, and no shard is fetched."""
+    result = run("plan", "--hardware", "8xH200", "--pin", "--json")
+    document = json.loads(result.stdout)
+
+    assert 0 == result.exit_code, result.stderr
+    assert commit(hub) == document["pins"]["revision"]
+    assert ["modeling_kimi_k25.py"] == [pin["path"] for pin in document["pins"]["code"]]
+    assert commit(hub) in document["launches"][0]["argv"]
+    assert 0 == hub.sent(r"\?until")
+    shown = run("plan", "--hardware", "8xH200", "--pin").stdout
+    assert "1 file of the repository, pinned by sha256" in shown
+    refused = run("plan", "--hardware", "8xH200", "--pin", "--model-path", str(tmp_path))
+    assert 2 == refused.exit_code
+    assert os.environ["HF_ENDPOINT"] not in shown
