@@ -186,7 +186,7 @@ def prune(
     epilog=examples(
         [
             "kimideploy weights bundle moonshotai/Kimi-K2.7-Code -o /mnt/disk",
-            "kimideploy weights bundle moonshotai/Kimi-K2.7-Code -o . --split 4GB --wheelhouse",
+            "kimideploy weights bundle ORG/NAME -o . --split 4GB --wheelhouse",
         ]
     ),
 )
@@ -248,7 +248,7 @@ def bundle(
     epilog=examples(
         [
             "kimideploy weights unbundle /mnt/disk",
-            "kimideploy weights unbundle /mnt/disk/Kimi-K2.7-Code-0123456789ab.sha256 --to /data",
+            "kimideploy weights unbundle /mnt/disk/Kimi-K2.7-Code.sha256 --to /data",
         ]
     ),
 )

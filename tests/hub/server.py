@@ -188,6 +188,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        """Answer what mirrors ask: some paths of a commit."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/paths-info/([^/]+)", unquote(self.path))
+        commit = self._commit(found[1], found[2]) if found is not None else None
+        if found is None:
+            return self._answer(404, b"{}")
+        if commit is None:
+            return None
+        json_ = body.startswith(b"{")
+        paths = json.loads(body)["paths"] if json_ else parse_qs(body.decode())["paths"]
+        files = self.hub.repos[found[1]][commit]
+        wanted = [paths] if isinstance(paths, str) else paths
+        listed = [files[path].listed(path) for path in wanted if path in files]
+        return self._answer(200, json.dumps(listed).encode())
+
     def do_GET(self) -> None:  # noqa: PLR0911  one route each
         url = urlsplit(self.path)
         path, query = unquote(url.path), parse_qs(url.query)
