@@ -207,11 +207,16 @@ def _pull(
     from kimideploy.views.pull import shown  # noqa: PLC0415
     from kimideploy.weights.pull import pull as run  # noqa: PLC0415
 
-    with interrupts() as caught, shown(out, err, as_json=as_json) as tell:
-        caught.allow()
-        for number, wanted in enumerate(wishes):
-            own = dataclasses.replace(ways, code=pins or None) if number == 0 else ways
-            run(wanted, top, own, tell)
+    try:
+        with interrupts() as caught, shown(out, err, as_json=as_json) as tell:
+            caught.allow()
+            for number, wanted in enumerate(wishes):
+                own = dataclasses.replace(ways, code=pins or None) if number == 0 else ways
+                run(wanted, top, own, tell)
+    except KeyboardInterrupt:
+        if not as_json:
+            sys.stderr.write("stopped; what came is kept, the same command goes on from there\n")
+        raise
 
 
 def _tell(wishes: tuple[Wanted, ...], top: Path, ways: Ways, *, as_json: bool) -> None:
