@@ -159,11 +159,11 @@ def prune(
     from kimideploy.weights.listing import disk_of, prunable, remove  # noqa: PLC0415
     from kimideploy.weights.store import root  # noqa: PLC0415
 
-    going = [(kept, disk_of(kept)) for kept in prunable(root(to), old=old)]
+    going = [(folder, disk_of(folder)) for folder in prunable(root(to), old=old)]
     total = sum(size for _, size in going)
     if not as_json:
-        for kept, size in going:
-            sys.stdout.write(f"{decimal(size):>9}  {kept.folder}\n")
+        for folder, size in going:
+            sys.stdout.write(f"{decimal(size):>9}  {folder}\n")
     ask = bool(going) and not dry_run and not yes
     if ask and not sys.stdin.isatty():
         raise RequestError(
@@ -172,10 +172,10 @@ def prune(
     if ask:
         typer.confirm(f"remove these {decimal(total)}?", abort=True, err=True)
     if not dry_run:
-        for kept, _ in going:
-            remove(kept)
+        for folder, _ in going:
+            remove(folder)
     if as_json:
-        rows = [{"folder": str(kept.folder), "bytes": size} for kept, size in going]
+        rows = [{"folder": str(folder), "bytes": size} for folder, size in going]
         document = {"removed": not dry_run, "bytes": total, "folders": rows}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:

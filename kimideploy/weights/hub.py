@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -114,7 +115,9 @@ def patiently(told: str, question: Callable[[], T], repo: str, pause: Pause) -> 
         try:
             return asked_once(question, repo)
         except Trouble as trouble:
-            pause.sleep(patience.wait(trouble))
+            wait = patience.wait(trouble)
+            pause.told(repo, trouble.why, wait)
+            pause.sleep(wait)
 
 
 def asked_once(question: Callable[[], T], repo: str) -> T:
@@ -135,10 +138,24 @@ def asked_once(question: Callable[[], T], repo: str) -> T:
             raise Trouble(f"the hub answered {status}", asked(headers)) from error
         raise refusal(repo, None, status, headers) from error
     except (hub.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        if _untrusted(error):
+            raise WeightsError(
+                f"the hub's certificate is not trusted: {error}",
+                hint="SSL_CERT_FILE names a file of certificates to trust",
+            ) from error
         raise Trouble(f"the hub can't be reached: {str(error) or type(error).__name__}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         # Why so wide: an answer that is no JSON, or lacks what it must have, is the server's doing.
         raise Trouble(f"the hub's answer can't be read: {type(error).__name__}") from error
+
+
+def _untrusted(error: BaseException | None) -> bool:
+    """Whether a certificate is behind *error*: no other try will find it trusted."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def refusal(repo: str, path: str | None, status: int, headers: Mapping[str, str]) -> KimiError:
@@ -163,6 +180,7 @@ def refusal(repo: str, path: str | None, status: int, headers: Mapping[str, str]
                 hint="HF_TOKEN may have run out, or may not read this repository",
             )
         case _, 404:
-            return WeightsError(f"{repo} lacks {path}, a file that it lists")
+            what = f"{path}, a file" if path is not None else "a file"
+            return WeightsError(f"{repo} lacks {what} that it lists")
         case _:
             return WeightsError(f"the hub answered {status} for {path or repo}")

@@ -53,40 +53,43 @@ def foresee(wanted: Wanted, top: Path, ways: Ways) -> Forecast:
     )
 
 
-def prunable(top: Path, *, old: bool) -> list[Kept]:
+def prunable(top: Path, *, old: bool) -> list[Path]:
     """Return pulls that have not ended and nobody is at, and if *old* all commits but the newest.
 
     The newest of a checkpoint is the one that was published last.
     """
-    groups: dict[Path, list[Kept]] = {}
-    going = []
-    for kept in every(top):
-        if kept.complete:
-            groups.setdefault(kept.folder.parent, []).append(kept)
-        elif not held(_staging(kept)):
-            going.append(kept)
+    going = [
+        path
+        for depth in ("*/*", "*/*/*")
+        for pattern in (".*.pull", ".gone-*")
+        for path in top.glob(f"{depth}/{pattern}")
+        if path.is_dir() and not held(Staging(path.with_name(path.name[1:].removesuffix(".pull"))))
+    ]
     if old:
+        groups: dict[Path, list[Path]] = {}
+        for kept in every(top):
+            if kept.complete:
+                groups.setdefault(kept.folder.parent, []).append(kept.folder)
         for group in groups.values():
-            group.sort(key=lambda kept: kept.folder.stat().st_ctime_ns)
+            group.sort(key=lambda folder: folder.stat().st_ctime_ns)
             going += group[:-1]
-    return going
+    return sorted(going)
 
 
-def remove(kept: Kept) -> None:
+def remove(folder: Path) -> None:
     """Remove a folder of the store: first its name, then its bytes, so that no half is seen."""
-    gone = kept.folder.with_name(f".gone-{kept.folder.name.lstrip('.')}")
+    gone = folder.with_name(f".gone-{folder.name.removeprefix('.gone-').lstrip('.')}")
     try:
-        if gone.exists():
-            shutil.rmtree(gone)
-        kept.folder.rename(gone)
+        if gone != folder:
+            folder.rename(gone)
         shutil.rmtree(gone)
     except OSError as error:
-        raise MachineError(f"{kept.folder} can't be removed: {error.strerror or error}") from error
+        raise MachineError(f"{folder} can't be removed: {error.strerror or error}") from error
 
 
-def disk_of(kept: Kept) -> int:
+def disk_of(folder: Path) -> int:
     """Return the bytes that a folder of the store takes on the disk."""
-    return space.taken(path for path in kept.folder.rglob("*") if path.is_file())
+    return space.taken(path for path in folder.rglob("*") if path.is_file())
 
 
 def code_of(kept: Kept) -> tuple[CodePin, ...]:
@@ -111,7 +114,7 @@ def _entry(kept: Kept, *, with_code: bool, measure: bool) -> Entry:
         complete=kept.complete,
         files=len(manifest.items),
         bytes=manifest.size,
-        disk=disk_of(kept),
+        disk=disk_of(kept.folder),
         quant=manifest.quant,
         busy=not kept.complete and held(_staging(kept)),
         code=code_of(kept) if look else (),

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from kimideploy.errors import RequestError, WeightsError
+from kimideploy.weights.hub import asked_once
+from kimideploy.weights.retry import Trouble
 
 T = TypeVar("T")
 #: files that are listed of a folder; a checkpoint has some hundred
@@ -83,19 +85,15 @@ class Hub:
     def __init__(self, repo: str, revision: str | None = None) -> None:
         """Resolve *revision* to its commit and list its files: one request."""
         from huggingface_hub import HfApi  # noqa: PLC0415
-        from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
         self.name = repo
         # Why now: the library reads it once, when it is imported.
         self._endpoint = os.environ.get("HF_ENDPOINT")
-        try:
-            info = self._asked(
-                lambda: HfApi(endpoint=self._endpoint).model_info(
-                    repo, revision=revision, files_metadata=True
-                )
+        info = self._asked(
+            lambda: HfApi(endpoint=self._endpoint).model_info(
+                repo, revision=revision, files_metadata=True
             )
-        except HFValidationError as error:
-            raise RequestError(f"{repo!r} is no name of a repository") from error
+        )
         self.revision = info.sha
         files = info.siblings or ()
         self.sizes = {
@@ -140,33 +138,12 @@ class Hub:
 
     def _asked(self, question: Callable[[], T]) -> T:
         """Return the hub's answer; what it refuses is said in plain words."""
-        from huggingface_hub import errors as hub  # noqa: PLC0415
-
         try:
-            return question()
-        except hub.GatedRepoError as error:
+            return asked_once(question, self.name)
+        except Trouble as trouble:
             raise WeightsError(
-                f"{self.name} is gated: its licence wants to be accepted first",
-                hint="accept it on the hub's page, then set HF_TOKEN",
-            ) from error
-        except hub.RevisionNotFoundError as error:
-            raise WeightsError(f"{self.name} has no such revision") from error
-        except hub.RepositoryNotFoundError as error:
-            raise WeightsError(
-                f"the hub knows no {self.name}, or HF_TOKEN may not see it"
-            ) from error
-        except hub.EntryNotFoundError as error:
-            raise WeightsError(f"{self.name} lacks a file that it lists") from error
-        except hub.HfHubHTTPError as error:
-            status = error.response.status_code
-            raise WeightsError(
-                f"the hub answered {status} for {self.name}", hint="try again in a minute"
-            ) from error
-        except (hub.HTTPError, ConnectionError) as error:  # type: ignore[attr-defined]
-            raise WeightsError(
-                f"the hub can't be reached: {str(error) or type(error).__name__}",
-                hint="check the network, HF_ENDPOINT and HF_HUB_OFFLINE",
-            ) from error
+                trouble.why, hint="try again; check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
+            ) from trouble
 
 
 def _safe(name: str) -> bool:

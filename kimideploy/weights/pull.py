@@ -18,12 +18,12 @@ from kimideploy.weights.events import Adopted, Damaged, Moved, Published, Resolv
 from kimideploy.weights.fetch import Fetch
 from kimideploy.weights.hashing import hashed
 from kimideploy.weights.hub import COMMIT
-from kimideploy.weights.manifest import Item, Manifest
+from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode
 from kimideploy.weights.resolve import Line, Tell, Ways, begun, found, known, published
 from kimideploy.weights.routes import Routes
 from kimideploy.weights.seen import Record
 from kimideploy.weights.selection import Wanted
-from kimideploy.weights.store import Staging, claimed, every, home
+from kimideploy.weights.store import Kept, Staging, claimed, every, home, write_whole
 from kimideploy.weights.structure import faults
 from kimideploy.weights.xet import Xet, available
 
@@ -43,14 +43,14 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
     BusyError while another pull of the same commit runs. What was fetched until then is kept.
     """
     began = time.monotonic()
-    line = Line(ways)
+    line = Line(ways, tell)
     folder = home(top, wanted.repo, wanted.quant)
     revision = wanted.revision
     if revision is None or not COMMIT.fullmatch(revision):
         revision = begun(folder, wanted, tell) or published(folder, wanted, ways)
     manifest = known(folder, wanted, revision)
     if manifest is None:
-        manifest = found(wanted, line, line.repository(wanted.repo, revision or wanted.revision))
+        manifest = _asked(wanted, folder, revision, line)
     final = folder / manifest.revision
     tell(
         Resolved(
@@ -64,7 +64,7 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
     space.writable(folder)
     staging = Staging(final)
     with claimed(staging):
-        bring = _Bring(manifest, staging, line, top, tell)
+        bring = _Bring(manifest, staging, line, every(top), tell)
         if final.is_dir():
             bring.mend(final, _wrong(final, manifest, tell))
             staging.remove()
@@ -86,6 +86,19 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
     return Pulled(final, manifest)
 
 
+def _asked(wanted: Wanted, folder: Path, revision: str | None, line: Line) -> Manifest:
+    """Return the hub's manifest; where it can't be had, say what is here all the same."""
+    try:
+        return found(wanted, line, line.repository(wanted.repo, revision or wanted.revision))
+    except WeightsError as error:
+        here = [kept.name for kept in folder.glob("*") if COMMIT.fullmatch(kept.name)]
+        if wanted.revision is not None or len(here) != 1 or line.ways.offline:
+            raise
+        raise WeightsError(
+            error.message, hint=f"commit {here[0][:12]} is here: --offline takes it as it is"
+        ) from error
+
+
 def repair(
     folder: Path, manifest: Manifest, damaged: Sequence[Item], ways: Ways, tell: Tell
 ) -> int:
@@ -94,9 +107,9 @@ def repair(
     Returns the bytes that were fetched.
     """
     staging = Staging(folder)
-    line = Line(ways)
+    line = Line(ways, tell)
     with claimed(staging):
-        bring = _Bring(manifest, staging, line, folder.parent, tell)
+        bring = _Bring(manifest, staging, line, (), tell)
         bring.mend(folder, damaged)
         staging.remove()
     return bring.fetched
@@ -106,10 +119,10 @@ class _Bring:
     """Brings files into a staging folder: taken over, gone on with, or fetched."""
 
     def __init__(
-        self, manifest: Manifest, staging: Staging, line: Line, top: Path, tell: Tell
+        self, manifest: Manifest, staging: Staging, line: Line, kept: Sequence[Kept], tell: Tell
     ) -> None:
         self._manifest, self._staging, self._line = manifest, staging, line
-        self._top, self._tell = top, tell
+        self._kept, self._tell = kept, tell
         self.fetched = 0
 
     def all(self, wanted: Wanted) -> None:
@@ -127,6 +140,11 @@ class _Bring:
 
     def mend(self, final: Path, damaged: Sequence[Item]) -> None:
         """Bring *damaged* and put them in the place of those in *final*."""
+        known_as = final / OWN / MANIFEST
+        known_as.parent.mkdir(exist_ok=True)
+        text = encode(self._manifest)
+        if not known_as.exists() or known_as.read_bytes() != text:
+            write_whole(known_as, text)
         if not damaged:
             return
         staging = self._staging
@@ -154,7 +172,7 @@ class _Bring:
         parts = [
             staging.place(item).with_name(f"{staging.place(item).name}.part") for item in missing
         ]
-        space.check(missing, space.taken(parts), space.look(staging.folder), self._top)
+        space.check(missing, space.taken(parts), space.look(staging.folder), staging.final.parent)
         self._reserve(missing, parts)
         small = [item for item in missing if item.sha256 is None]
         self._fetch(small, record)
@@ -168,10 +186,10 @@ class _Bring:
         """Return the items of *missing* that nothing on this machine could stand in for."""
         staging, ways = self._staging, self._line.ways
         here = donors(
-            missing, self._manifest, folders=ways.adopt, kept=every(self._top), disk=staging.folder
+            missing, self._manifest, folders=ways.adopt, kept=self._kept, disk=staging.folder
         )
         far = [donor.item for donor in here if not donor.near]
-        space.check(far, 0, space.look(staging.folder), self._top)
+        space.check(far, 0, space.look(staging.folder), staging.final.parent)
         taken = set()
         for event in adopt(here, staging, record):
             if isinstance(event, Adopted):

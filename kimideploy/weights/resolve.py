@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
-from kimideploy.weights.events import Event, Told
+from kimideploy.weights.events import Event, Retried, Told
 from kimideploy.weights.hub import COMMIT, Repository, find, items_of, offline
 from kimideploy.weights.manifest import Item, Manifest, checked, read_manifest
 from kimideploy.weights.retry import FIRST, Patience, Pause, Trouble
@@ -48,10 +48,14 @@ class Ways:
 class Line:
     """What reaches the hub, made when it is first needed and never in an offline run."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, ways: Ways, tell: Tell = lambda _: None) -> None:
         self.ways = ways
         self.stop = threading.Event()
-        self.pause = Pause(self.stop, ways.backoff)
+        self.pause = Pause(
+            self.stop,
+            ways.backoff,
+            lambda what, why, wait: tell(Retried(path=what, why=why, wait=wait)),
+        )
 
     def repository(self, repo: str, revision: str | None) -> Repository:
         if self.ways.offline:

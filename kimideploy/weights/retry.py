@@ -6,13 +6,13 @@ import random
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
 from kimideploy.errors import WeightsError
 
 #: answers after which the same request may succeed
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
+TRANSIENT = frozenset({408, 416, 425, 429, 500, 502, 503, 504, 520, 522, 524})
 #: tries without a new byte before it is given up; waits double up to the longest, in seconds
 _TRIES, FIRST, _LONGEST = 10, 1.0, 60.0
 #: what a server may ask for at most: the hub counts in windows of five minutes
@@ -76,8 +76,14 @@ class Patience:
 class Pause:
     """A moment before which nobody asks the hub: one worker's 429 is everybody's."""
 
-    def __init__(self, stop: threading.Event, first: float = FIRST) -> None:
-        self.first = first
+    def __init__(
+        self,
+        stop: threading.Event,
+        first: float = FIRST,
+        told: Callable[[str, str, float], None] = lambda *_: None,
+    ) -> None:
+        """*first* is the wait before a second try; *told* hears what failed, why, and the wait."""
+        self.first, self.told = first, told
         self._stop, self._until, self._lock = stop, 0.0, threading.Lock()
 
     def until(self, seconds: float) -> None:

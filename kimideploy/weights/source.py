@@ -53,6 +53,7 @@ class Watch:
         self._bodies: dict[int, tuple[Body, int, float]] = {}
         self._brought: dict[int, int] = {}
         self._stalled: set[int] = set()
+        self._busy: set[int] = set()
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True, name="stall watch")
 
@@ -77,9 +78,12 @@ class Watch:
                 got = body.readinto(buffer[: min(left, len(buffer))])
                 if not got:
                     break
-                self._brought[key] += got
                 left -= got
+                # Why none while it is taken: a full disk or a limit on the rate is no stall.
+                self._busy.add(key)
                 take(buffer[:got])
+                self._brought[key] += got
+                self._busy.discard(key)
         except Trouble as trouble:
             if key in self._stalled:
                 raise Trouble(self._short(key, left)) from trouble
@@ -90,6 +94,7 @@ class Watch:
         finally:
             with self._lock:
                 self._stalled.discard(key)
+                self._busy.discard(key)
                 del self._bodies[key], self._brought[key]
 
     def _short(self, key: int, left: int) -> str:
@@ -109,7 +114,7 @@ class Watch:
             now = time.monotonic()
             with self._lock:
                 for key, (body, seen, since) in list(self._bodies.items()):
-                    if self._brought[key] != seen:
+                    if key in self._busy or self._brought[key] != seen:
                         self._bodies[key] = (body, self._brought[key], now)
                     elif now - since > self.seconds:
                         self._stalled.add(key)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -99,6 +100,8 @@ class Hub:
     repos: dict[str, dict[str, dict[str, Entry]]] = field(default_factory=dict)
     #: signed addresses of an older epoch have run out
     epoch: int = 0
+    #: connections that were opened, by either origin
+    connections: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, repo: str, folder: Path, *, xet: dict[str, str] | None = None) -> str:
@@ -147,15 +150,19 @@ def _entry(path: Path, xet: str | None) -> Entry:
 
 
 @contextmanager
-def running(hub: Hub | None = None) -> Iterator[Hub]:
-    """Serve *hub* and its CDN on free ports of this machine."""
-    hub = hub if hub is not None else Hub()
+def running(tls: ssl.SSLContext | None = None) -> Iterator[Hub]:
+    """Serve a hub and its CDN on free ports of this machine, encrypted where *tls* is given."""
+    hub = Hub()
     servers = []
     for origin in ("hub", "cdn"):
         server = _Server(("127.0.0.1", 0), partial(_Handler, hub, origin))
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         servers.append(server)
-    hub.url, hub.cdn = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    hub.url, hub.cdn = (
+        f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}" for server in servers
+    )
     try:
         yield hub
     finally:
@@ -166,6 +173,10 @@ def running(hub: Hub | None = None) -> Iterator[Hub]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that leaves in the middle is part of the tests."""
+
     block_on_close = False
     request_queue_size = 128
 
@@ -181,8 +192,14 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
+    def setup(self) -> None:
+        """Count the connection."""
+        with self.hub.lock:
+            self.hub.connections += 1
+        super().setup()
+
     def handle(self) -> None:
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLError):
             super().handle()
 
     def do_HEAD(self) -> None:
@@ -325,7 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
             at = start
             while at < end:
                 size = min(end - at, 1 << 16 if fault is not None else 1 << 20)
-                if fault is None:
+                if fault is None and not isinstance(self.connection, ssl.SSLSocket):
                     try:
                         at += os.sendfile(self.connection.fileno(), file.fileno(), at, size)
                     except OSError:
@@ -335,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
                     continue
                 file.seek(at)
                 data = bytearray(file.read(size))
-                if at <= breaks < at + size:
+                if fault is not None and at <= breaks < at + size:
                     if fault.kind == "flip":
                         data[breaks - at] ^= 1
                     if fault.kind in ("cut", "stall"):
@@ -351,7 +368,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 at += size
                 yield at - start
-                if fault.kind == "slow":
+                if fault is not None and fault.kind == "slow":
                     time.sleep(size / fault.rate)
 
     def _silence(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kimideploy.weights.part import BLOCK
-from tests.hub.repos import kimi
+from tests.hub.repos import kimi, safetensors
 from tests.pull.conftest import REPO, Bench, leftovers, mismatches
 
 KILLS = 100
@@ -79,6 +79,32 @@ def test_killed_at_a_hundred_moments(bench: Bench, origin: Path) -> None:
     assert whole >= 1
     # On the whole it is far less: a block and what was on its way.
     assert sum(again for _, again in twice) <= KILLS * WORKERS * 2 * BLOCK
+
+
+def test_a_large_file_killed_in_several_places(bench: Bench, tmp_path: Path) -> None:
+    """Workers that share one file are killed again and again: only what was in flight comes twice."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    safetensors(folder / "model.safetensors", "w", bytes(range(256)) * 1_600_000)
+    bench.repo, size = "org/large", (folder / "model.safetensors").stat().st_size
+    bench.commit = bench.hub.add(bench.repo, folder)
+    chance, kills = random.Random(2), 0
+    final = bench.top / bench.repo / bench.commit
+    while not final.exists():
+        process = begin(bench, "--max-rate", "250MB")
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(chance.uniform(0.1, 0.6))
+        if process.poll() is None and kills < 12:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    _settle(bench)
+
+    assert kills >= 2
+    assert bench.hub.sent() - size <= kills * WORKERS * TWICE
+    assert [] == mismatches(final, bench.repo, bench.commit, bench.hub.url)
+    assert [] == leftovers(bench.top)
 
 
 def _settle(bench: Bench) -> None:

@@ -200,3 +200,41 @@ def test_a_large_file_that_is_cut_everywhere(bench: Bench, tmp_path: Path) -> No
     assert 1 == len(bench.of(Damaged))
     assert [] == mismatches(pulled.folder, "org/large", commit, bench.hub.url)
     assert ["model.safetensors"] == list(files_of(pulled.folder))
+
+
+def test_a_low_limit_is_no_stall(bench: Bench) -> None:
+    """Waiting for the limit is our doing: no connection is cut for it."""
+    bench.pull(rate=200_000.0, stall=1.0, workers=2)
+
+    assert not bench.of(Retried)
+
+
+def test_the_hub_is_down_and_the_weights_are_here(bench: Bench) -> None:
+    """Who asks for the newest is told that a commit is here, and how to take it."""
+    bench.pull()
+    bench.hub.faults = [Fault(".*", "status", 9999, status=503)]
+    with pytest.raises(WeightsError) as caught:
+        bench.pull()
+
+    assert f"commit {bench.commit[:12]} is here: --offline" in (caught.value.hint or "")
+    assert "the hub answered 503; again" not in bench.told()
+    assert bench.of(Retried)[0].path == REPO
+
+
+def test_a_file_more_is_wanted(bench: Bench, tmp_path: Path) -> None:
+    """A commit that is here without the projector gets it, and its manifest tells so."""
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    (folder / "Kimi.gguf").write_bytes(b"GGUF" + bytes(70_000))
+    (folder / "mmproj-F16.gguf").write_bytes(b"GGUF" + bytes(66_000))
+    bench.hub.add("org/gguf", folder)
+    bench.pull(wanted=Wanted("org/gguf"))
+    bench.hub.log.clear()
+    wanted = Wanted("org/gguf", beside=("mmproj-F16.gguf",))
+    pulled = bench.pull(wanted=wanted)
+
+    assert 66_004 == bench.hub.sent()
+    assert {"Kimi.gguf", "mmproj-F16.gguf"} == set(files_of(pulled.folder))
+    bench.hub.log.clear()
+    bench.pull(wanted=Wanted("org/gguf", pulled.manifest.revision, beside=wanted.beside))
+    assert not bench.hub.log

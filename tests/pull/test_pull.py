@@ -239,3 +239,15 @@ def test_a_touched_file_is_read_and_kept(bench: Bench) -> None:
 
     assert 0 == bench.hub.sent()
     assert not bench.of(Told)
+
+
+def test_connections_are_kept(bench: Bench) -> None:
+    """Many files come over few connections."""
+    bench.grown(count=60, size=1000)
+    bench.hub.connections = 0
+    bench.pull(workers=2)
+
+    # One for the listing and one for the index; then two workers, for small files at the hub, and
+    # for large ones at the hub and where it redirects to.
+    assert bench.hub.connections <= 2 + 2 + 2 * 2
+    assert len(bench.hub.log) > 120

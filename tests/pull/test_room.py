@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,12 @@ import pytest
 from kimideploy.errors import MachineError, WeightsError
 from kimideploy.weights import space
 from kimideploy.weights.events import Published
+from kimideploy.weights.listing import foresee
 from kimideploy.weights.manifest import Item
+from kimideploy.weights.part import BLOCK
+from kimideploy.weights.resolve import Ways
+from kimideploy.weights.selection import Wanted
+from kimideploy.weights.store import Staging
 from tests.hub.repos import kimi
 from tests.hub.server import Entry, Fault
 from tests.pull.conftest import REPO, Bench, leftovers, mismatches, mount
@@ -156,14 +163,38 @@ def test_a_file_in_the_way(bench: Bench) -> None:
 
 
 def test_a_checkpoint_of_real_size(bench: Bench) -> None:
-    """64 shards of 9.8 GB are listed, summed and refused within seconds, without their bytes."""
+    """64 shards of 9.8 GB are listed, summed, gone on with and refused within seconds."""
     kimi(bench.folder, count=64, size=100)
-    bench.hub.add(REPO, bench.folder)
     files = dict(bench.hub.repos[REPO][bench.hub.add(REPO, bench.folder)])
     for name, entry in files.items():
         if name.endswith(".safetensors"):
             files[name] = Entry(9_800_000_000, entry.oid, "ab" * 32)
     bench.commit = bench.hub.publish(REPO, files)
+    began = time.monotonic()
+    before = foresee(Wanted(REPO), bench.top, Ways())
     with pytest.raises(WeightsError, match="short"):
         bench.pull()
     assert not list(bench.top.rglob("*.part"))
+    _begin(bench, blocks=1000)
+    after = foresee(Wanted(REPO), bench.top, Ways())
+
+    assert before.fetch == before.bytes > 64 * 9_800_000_000
+    assert before.fetch - 64 * 1000 * BLOCK == after.fetch
+    assert after.short > 0
+    assert time.monotonic() - began < 10
+
+
+def _begin(bench: Bench, *, blocks: int) -> None:
+    """Write what a killed run would have left of each shard: a sparse part and its ledger."""
+    staging = Staging(bench.top / REPO / bench.commit)
+    for path, entry in bench.hub.repos[REPO][bench.commit].items():
+        if path.endswith(".safetensors"):
+            item = Item(path, entry.size, sha256=entry.sha256)
+            place = staging.place(item)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.with_name(f"{place.name}.part").open("wb") as file:
+                file.truncate(blocks * BLOCK)
+            crc = zlib.crc32(bytes(BLOCK))
+            lines = "".join(f"{block} {crc:08x}\n" for block in range(blocks))
+            head = f"sha256 {item.sha256} {item.size} {BLOCK}\n"
+            place.with_name(f"{place.name}.ledger").write_text(head + lines)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 
 from kimideploy.catalog.types import EngineId
 from kimideploy.engines import complete
-from kimideploy.planning.types import Layout, Plan
+from kimideploy.planning.types import Layout, Local, Plan
 from tests.judges import JUDGES, Parsed
 from tests.unit.engines.plans import CATALOG, DRAFT, REVISION, plan
 from tests.unit.engines.test_commands import CASES
@@ -54,6 +55,20 @@ def test_the_engine_refuses_a_flag_it_does_not_know(engine: str) -> None:
     (launch,) = complete(CASES[name][0], CATALOG).launches
 
     assert not judged(engine, (*launch.argv, "--no-such-flag-as-this")).ok
+
+
+def test_vllm_serves_from_what_was_pulled() -> None:
+    """A pulled folder takes the repository's place, and is read ahead where that is better."""
+    local = Local("/srv/kimi/0123", draft="/srv/draft/4567", prefetch=True)
+    made = msgspec.structs.replace(plan(draft=DRAFT, revision=REVISION), local=local)
+    (launch,) = complete(made, CATALOG).launches
+    parsed = judged("vllm", launch.argv)
+
+    assert parsed.ok, parsed.error
+    assert "/srv/kimi/0123" in launch.argv
+    assert "prefetch" == parsed.values["safetensors_load_strategy"]
+    assert "/srv/draft/4567" in str(parsed.values["speculative_config"])
+    assert parsed.values["revision"] is None
 
 
 def test_vllm_understands() -> None:
