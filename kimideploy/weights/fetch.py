@@ -30,6 +30,8 @@ _SHORTEST, _LONGEST = 64 << 20, 2 << 30
 _WRONG = 3
 #: seconds between two words on the progress, and over which its rate is taken
 _TICK, _WINDOW = 0.25, 8.0
+#: seconds that workers have to end
+_PATIENCE = 3.0
 State = Literal["waiting", "opening", "open", "done"]
 
 
@@ -86,25 +88,30 @@ class Fetch:
         try:
             for thread in threads:
                 thread.start()
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(_TICK) if threads[0].is_alive() else time.sleep(_TICK / 5)
-                threads = [thread for thread in threads if thread.is_alive()] or threads[:1]
+            while alive := [thread for thread in threads if thread.is_alive()]:
+                alive[0].join(_TICK)
                 yield from self._spoken()
                 yield pace.now()
         finally:
-            self._stop.set()
-            self._watch.abort()
-            with self._turn:
-                self._turn.notify_all()
-            for thread in threads:
-                thread.join()
-            self._watch.end()
-            for file in self._files:
-                with suppress(OSError):
-                    file.part.close()
+            self._end(threads)
         yield from self._spoken()
         if self._failure is not None:
             raise self._failure
+
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        """End all workers; one that hangs in the network is left behind, and writes no more."""
+        self._stop.set()
+        self._watch.abort()
+        self._routes.abort()
+        with self._turn:
+            self._turn.notify_all()
+        until = time.monotonic() + _PATIENCE
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0.0))
+        self._watch.end()
+        for file in self._files:
+            with suppress(OSError):
+                file.part.close()
 
     def _spoken(self) -> Iterator[Event]:
         with self._turn:

@@ -72,6 +72,10 @@ class Routes:
         with self._lock:
             self._plain.add(item.path)
 
+    def abort(self) -> None:
+        """Wake whoever waits for an answer."""
+        self._wire.abort()
+
     def close(self) -> None:
         """Close what is open."""
         self._wire.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from kimideploy.catalog.find import find_model
@@ -41,8 +42,7 @@ def of_repository(catalog: Catalog, repo: str, revision: str | None, files: str 
         if checkpoint.repo is not None and checkpoint.repo.lower() == repo.lower()
     ]
     if files is not None or not known:
-        quant = next((c.quant for _, c in known if files and c.pattern == files), None)
-        return Wanted(repo, revision, files, quant or _folder(files))
+        return Wanted(repo, revision, files, _quant(files) if files is not None else None)
     if len(known) == 1:
         return _wanted(*known[0], revision)
     raise RequestError(
@@ -51,10 +51,12 @@ def of_repository(catalog: Catalog, repo: str, revision: str | None, files: str 
     )
 
 
-def _folder(files: str | None) -> str | None:
-    """Return the quant's name in a pattern such as UD-Q2_K_XL/*: it keeps quants apart."""
-    head, slash, _ = (files or "").partition("/")
-    return head if slash and head and not set(head) & set("*?[") else None
+def _quant(files: str) -> str | None:
+    """Return a name for what a pattern chooses, so that several of one commit do not mix."""
+    folder, slash, _ = files.partition("/")
+    plain = folder if slash and not set(folder) & set("*?[") else files
+    plain = plain.removesuffix(".gguf").removesuffix(".safetensors")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:64] or None
 
 
 def _wanted(

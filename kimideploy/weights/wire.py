@@ -71,6 +71,13 @@ class Wire:
             self._failed(response, connection, item, url)
         raise WeightsError(f"{item.path}: more than {_MOST_HOPS} redirects")
 
+    def abort(self) -> None:
+        """Cut every connection, so that whoever reads from one comes back."""
+        with self._lock:
+            for connection in self._every:
+                with suppress(OSError, AttributeError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close every connection."""
         with self._lock:

@@ -23,14 +23,16 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS_FROM = 1 << 16
-Kind = Literal["status", "cut", "stall", "flip", "length", "whole", "slow", "span", "redirect"]
+Kind = Literal[
+    "mute", "status", "redirect", "cut", "stall", "flip", "length", "whole", "slow", "span"
+]
 
 
 @dataclass
 class Fault:
     """What goes wrong, *times* times, with requests whose "METHOD path" has *match*.
 
-    status: an answer of that status with *headers*. cut: the connection ends *at* bytes into the
+    mute: no answer at all. status: an answer of that status with *headers*. cut: the connection ends *at* bytes into the
     body; stall: it stays silent there; flip: one bit is wrong there. length: the answer says one
     byte too few. whole: the range is ignored. slow: *rate* bytes a second. span: another
     Content-Range than was asked for. redirect: *headers* say where to.
@@ -225,6 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         path, query = unquote(url.path), parse_qs(url.query)
         fault = self.hub.fault(f"{self.command} {self.path}")
+        if fault is not None and fault.kind == "mute":
+            return self._silence()
         if fault is not None and fault.kind in ("status", "redirect"):
             return self._answer(fault.status, b'{"error":"injected"}', fault.headers)
         token = self.headers.get("Authorization")

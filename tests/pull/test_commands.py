@@ -122,6 +122,21 @@ def test_a_model_of_the_profiles(bench: Bench, store: Path) -> None:
     assert (store / "moonshotai/Kimi-K2.7-Code" / bench.commit).is_dir()
 
 
+def test_two_quants_of_one_commit(bench: Bench, store: Path, tmp_path: Path) -> None:
+    """What two patterns choose of one commit lies apart, each whole."""
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    for quant in ("Q2_K", "Q4_K"):
+        (folder / f"Kimi-{quant}.gguf").write_bytes(b"GGUF" + quant.encode() * 20_000)
+    commit = bench.hub.add("org/gguf", folder)
+    made = [run("pull", "org/gguf", "--files", f"*{quant}*.gguf") for quant in ("Q2_K", "Q4_K")]
+    folders = [store / "org/gguf" / quant / commit for quant in ("Q2_K", "Q4_K")]
+
+    assert [0, 0] == [one.exit_code for one in made]
+    assert [f"{one}\n" for one in folders] == [one.stdout for one in made]
+    assert ["Kimi-Q2_K.gguf"] == list(files_of(folders[0]))
+
+
 @pytest.mark.usefixtures("store")
 def test_a_plan_says_what(bench: Bench, tmp_path: Path) -> None:
     """--plan pulls what the plan serves from; other wishes contradict it."""

@@ -15,6 +15,7 @@ import pytest
 
 from kimideploy.weights.part import BLOCK
 from tests.hub.repos import kimi, safetensors
+from tests.hub.server import Fault
 from tests.pull.conftest import REPO, Bench, leftovers, mismatches
 
 KILLS = 100
@@ -82,7 +83,7 @@ def test_killed_at_a_hundred_moments(bench: Bench, origin: Path) -> None:
 
 
 def test_a_large_file_killed_in_several_places(bench: Bench, tmp_path: Path) -> None:
-    """Workers that share one file are killed again and again: only what was in flight comes twice."""
+    """Workers share one file and are killed: only what was in flight comes twice."""
     folder = tmp_path / "large"
     folder.mkdir()
     safetensors(folder / "model.safetensors", "w", bytes(range(256)) * 1_600_000)
@@ -130,6 +131,24 @@ def test_ended_by_a_signal(bench: Bench, origin: Path, name: str) -> None:
     assert (130, "") == (process.returncode, err)
     assert time.monotonic() - began < 5
     assert not (bench.top / REPO / bench.commit).exists()
+
+
+@pytest.mark.parametrize("match", [r"\?until", "resolve"])
+def test_ended_while_the_hub_says_nothing(bench: Bench, origin: Path, match: str) -> None:
+    """A hub that takes requests and never answers does not hold up who has had enough."""
+    bench.commit = bench.hub.add(REPO, origin)
+    bench.hub.faults = [Fault(f"{match}.*", "mute", 999)]
+    process = begin(bench)
+    if match != "resolve":
+        assert process.stdout is not None
+        process.stdout.readline()
+    time.sleep(1.0)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert 130 == process.returncode
+    assert time.monotonic() - began < 4
 
 
 def test_two_at_once(bench: Bench, origin: Path) -> None:
