@@ -32,10 +32,10 @@ Kind = Literal[
 class Fault:
     """What goes wrong, *times* times, with requests whose "METHOD path" has *match*.
 
-    mute: no answer at all. status: an answer of that status with *headers*. cut: the connection ends *at* bytes into the
-    body; stall: it stays silent there; flip: one bit is wrong there. length: the answer says one
-    byte too few. whole: the range is ignored. slow: *rate* bytes a second. span: another
-    Content-Range than was asked for. redirect: *headers* say where to.
+    mute: no answer at all. status: an answer of that status with *headers*. redirect: *headers*
+    say where to. cut: the connection ends *at* bytes into the body; stall: it stays silent there;
+    flip: one bit is wrong there. length: the answer says one byte too few. whole: the range is
+    ignored. slow: *rate* bytes a second. span: another Content-Range than was asked for.
     """
 
     match: str
