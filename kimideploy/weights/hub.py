@@ -11,11 +11,16 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from kimideploy.errors import KimiError, RequestError, WeightsError
 from kimideploy.weights.manifest import Item
 from kimideploy.weights.retry import TRANSIENT, Patience, Pause, Trouble, asked
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
 
 T = TypeVar("T")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -89,22 +94,31 @@ def items_of(repository: Repository, pause: Pause) -> tuple[Item, ...]:
         for entry in tree:
             if not isinstance(entry, RepoFile):
                 continue
-            lfs = entry.lfs
-            found.append(
-                Item(
-                    path=entry.path,
-                    size=lfs.size if lfs is not None else entry.size,
-                    sha256=lfs.sha256 if lfs is not None else None,
-                    oid=None if lfs is not None else entry.blob_id,
-                    xet=getattr(entry, "xet_hash", None),
-                )
-            )
+            found.append(_item(entry, repository.repo))
             if len(found) > _MOST_ITEMS:
                 raise WeightsError(f"{repository.repo} lists more than {_MOST_ITEMS:,} files")
         return found
 
     told = f"the files of {repository.repo} can't be listed"
     return tuple(patiently(told, listed, repository.repo, pause))
+
+
+def _item(entry: RepoFile, repo: str) -> Item:
+    """Return a file of the tree; WeightsError for one whose size or hash is none."""
+    lfs = entry.lfs
+    try:
+        return msgspec.convert(
+            {
+                "path": entry.path,
+                "size": lfs.size if lfs is not None else entry.size,
+                "sha256": lfs.sha256 if lfs is not None else None,
+                "oid": None if lfs is not None else entry.blob_id,
+                "xet": getattr(entry, "xet_hash", None),
+            },
+            Item,
+        )
+    except msgspec.ValidationError as error:
+        raise WeightsError(f"the hub lists a file of {repo} that can't be: {error}") from error
 
 
 def patiently(told: str, question: Callable[[], T], repo: str, pause: Pause) -> T:
@@ -144,7 +158,7 @@ def asked_once(question: Callable[[], T], repo: str) -> T:
                 hint="SSL_CERT_FILE names a file of certificates to trust",
             ) from error
         raise Trouble(f"the hub can't be reached: {str(error) or type(error).__name__}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # Why so wide: an answer that is no JSON, or lacks what it must have, is the server's doing.
         raise Trouble(f"the hub's answer can't be read: {type(error).__name__}") from error
 

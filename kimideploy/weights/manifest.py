@@ -158,7 +158,7 @@ def _harmless(item: Item) -> None:
     if item.path.lower().endswith(PICKLE):
         raise WeightsError(f"{shown} is refused: a pickle runs code when it is opened")
     if not 0 <= item.size <= _MOST_BYTES:
-        raise WeightsError(f"{shown} can't have {item.size:,} bytes")
+        raise WeightsError(f"{shown} can't have {f'{item.size:,}'[:40]} bytes")
     proof = _SHA256.fullmatch(item.sha256) if item.sha256 else _SHA1.fullmatch(item.oid or "")
     if proof is None:
         raise WeightsError(f"{shown} has no hash that its bytes could be checked against")

@@ -60,9 +60,7 @@ class Wire:
                 self._drain(response, connection)
                 if not target:
                     raise Trouble("a redirect to nowhere")
-                url = urljoin(url, target)
-                if urlsplit(url).scheme not in ("http", "https"):
-                    raise WeightsError(f"{item.path}: the hub redirects to {url[:80]!r}")
+                url = _followed(url, target, item.path)
                 continue
             if response.status in (_PARTIAL, _WHOLE):
                 with self._lock:
@@ -267,6 +265,18 @@ class HttpBody:
                 self._response.read(0)
         if self._left or not self._response.isclosed():
             self._connection.close()
+
+
+def _followed(url: str, target: str, path: str) -> str:
+    """Return where a redirect leads; WeightsError for what is no address of HTTP."""
+    try:
+        found = urljoin(url, target)
+        parts = urlsplit(found)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return found
+    except ValueError:
+        pass
+    raise WeightsError(f"{path}: the hub redirects to {target[:80]!r}")
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:

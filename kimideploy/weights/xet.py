@@ -45,7 +45,7 @@ class Xet:
         try:
             group = self._connected()
             stream = group.download_stream(hf_xet.XetFileInfo(item.xet, item.size), start, end)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise Trouble(f"xet: {str(error)[:200] or type(error).__name__}") from error
         return XetBody(stream)
 
