@@ -220,7 +220,8 @@ class Fetch:
                     patience.progress()
                 if self._routes.failed(source, file.item):
                     self._say(Told(text=f"the xet store fails ({trouble.why}): over HTTP instead"))
-                wait = patience.wait(trouble)
+                # Why no wait: after the store has failed, the file comes another way.
+                wait = patience.wait(trouble) if source.name == "http" else 0.0
                 self._say(Retried(path=file.item.path, why=trouble.why, wait=wait))
                 self._pause.sleep(wait)
             finally:
