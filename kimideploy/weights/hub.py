@@ -65,6 +65,11 @@ def find(repo: str, revision: str | None, pause: Pause) -> Repository:
     )
 
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    if not re.match(r"https?://[^/]", endpoint):
+        raise RequestError(
+            f"HF_ENDPOINT {endpoint[:80]!r} is no address",
+            hint="it begins with https:// or http://",
+        )
     if revision is None or not COMMIT.fullmatch(revision):
         told = revision or "the default branch"
         info = patiently(

@@ -349,3 +349,13 @@ def test_through_a_proxy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name)
     assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
+
+
+@pytest.mark.usefixtures("store")
+def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip in HF_ENDPOINT is told at once, and not retried."""
+    monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
+    result = run("pull", REPO)
+
+    assert 2 == result.exit_code
+    assert "HF_ENDPOINT 'mirror.example' is no address" in result.stderr
