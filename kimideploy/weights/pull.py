@@ -6,6 +6,7 @@ flight is taken up at its last good block.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from pathlib import Path
 from kimideploy.errors import WeightsError
 from kimideploy.weights import code, space
 from kimideploy.weights.adopt import adopt, donors
-from kimideploy.weights.events import Adopted, Damaged, Moved, Published, Resolved, Told
+from kimideploy.weights.events import Adopted, Damaged, Event, Moved, Published, Resolved, Told
 from kimideploy.weights.fetch import Fetch
 from kimideploy.weights.hashing import hashed
 from kimideploy.weights.hub import COMMIT
-from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode
+from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode, read_manifest
 from kimideploy.weights.resolve import Line, Tell, Ways, begun, found, known, published
 from kimideploy.weights.routes import Routes
 from kimideploy.weights.seen import Record
@@ -61,15 +62,20 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
             folder=str(final),
         )
     )
-    space.writable(folder)
-    staging = Staging(final)
-    with claimed(staging):
-        bring = _Bring(manifest, staging, line, every(top), tell)
-        if final.is_dir():
-            bring.mend(final, _wrong(final, manifest, tell))
-            staging.remove()
-        else:
-            bring.all(wanted)
+    fetched = 0
+    # Why without the lock: what is whole needs nothing, and may be someone else's to write.
+    if not _stands(final, manifest, tell):
+        space.writable(folder)
+        staging = Staging(final)
+        with claimed(staging):
+            kept = [one for one in every(top) if one.folder != final]
+            bring = _Bring(manifest, staging, line, kept, tell)
+            if final.is_dir():
+                bring.mend(final, _wrong(final, manifest, tell))
+                staging.remove()
+            else:
+                bring.all(wanted)
+            fetched = bring.fetched
     for fault in faults(final, [item.path for item in manifest.items]):
         tell(Told(text=f"the publisher's own files do not agree: {fault}"))
     tell(
@@ -78,8 +84,8 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
             revision=manifest.revision,
             files=len(manifest.items),
             bytes=manifest.size,
-            fetched=bring.fetched,
-            kept=manifest.size - bring.fetched if bring.fetched < manifest.size else 0,
+            fetched=fetched,
+            kept=max(manifest.size - fetched, 0),
             seconds=time.monotonic() - began,
         )
     )
@@ -243,6 +249,19 @@ class _Bring:
                 self._tell(Told(text=note))
 
 
+def _stands(final: Path, manifest: Manifest, tell: Tell) -> bool:
+    """Return whether *final* holds *manifest* as it was proved; what was touched is read again."""
+    if not final.is_dir() or read_manifest(final) != manifest:
+        return False
+
+    def told(event: Event) -> None:
+        # Why not damage: it is told when it is mended, under the lock.
+        if not isinstance(event, Damaged):
+            tell(event)
+
+    return not _wrong(final, manifest, told)
+
+
 def _wrong(final: Path, manifest: Manifest, tell: Tell) -> list[Item]:
     """Return the files of a published folder that are missing or changed; unchanged is not read."""
     record = Record(final)
@@ -252,7 +271,8 @@ def _wrong(final: Path, manifest: Manifest, tell: Tell) -> list[Item]:
         if isinstance(result, Moved):
             tell(result)
         elif result.why is None and result.found is not None:
-            record.add(result.item, result.found)
+            if os.access(final, os.W_OK):
+                record.add(result.item, result.found)
         else:
             wrong.append(result.item)
             tell(Damaged(path=result.item.path, why=result.why or "", mended=True))

@@ -8,7 +8,7 @@ import pytest
 
 from kimideploy.errors import RequestError, WeightsError
 from kimideploy.planning.types import CodePin
-from kimideploy.weights.events import Arrived, Moved, Published, Resolved, Told
+from kimideploy.weights.events import Arrived, Damaged, Moved, Published, Resolved, Told
 from kimideploy.weights.selection import Wanted
 from kimideploy.weights.store import every
 from tests.hub.repos import WANTED, kimi, shards
@@ -226,6 +226,8 @@ def test_damage_in_a_published_folder_is_mended(bench: Bench) -> None:
     bench.pull(wanted=Wanted(REPO, bench.commit))
 
     assert broken.stat().st_size == bench.hub.sent()
+    assert [shards(4)[1]] == [event.path for event in bench.of(Damaged)]
+    assert not bench.of(Told)
     assert [] == mismatches(folder, REPO, bench.commit, bench.hub.url)
     assert [] == leftovers(bench.top)
 

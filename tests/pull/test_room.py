@@ -154,6 +154,17 @@ def test_a_folder_that_can_not_be_written(bench: Bench, small: Path) -> None:
     assert "--to" in (caught.value.hint or "")
 
 
+def test_what_is_whole_needs_no_writing(bench: Bench, small: Path) -> None:
+    """Weights that someone else pulled onto a read-only disk are taken as they are."""
+    bench.pull(top=small)
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    bench.hub.log.clear()
+    pulled = bench.pull(wanted=Wanted(REPO, bench.commit), top=small)
+
+    assert small / REPO / bench.commit == pulled.folder
+    assert not bench.hub.log
+
+
 def test_a_file_in_the_way(bench: Bench) -> None:
     """A file where a folder should be is said so."""
     bench.top.mkdir()
