@@ -48,20 +48,25 @@ class Adopted(_Event, frozen=True, kw_only=True):
 
 
 class InFlight(msgspec.Struct, frozen=True, kw_only=True):
-    """One file that is being fetched or hashed."""
+    """One file that is being fetched or hashed; `kept` of `done` bytes an earlier run left."""
 
     path: str
     done: int
     total: int
+    kept: int = 0
     rate: float | None = None
 
 
 class Moved(_Event, frozen=True, kw_only=True):
-    """How far it is; `rate` is bytes per second over the last seconds, `eta` seconds left."""
+    """How far it is; `rate` is bytes per second over the last seconds, `eta` seconds left.
+
+    `kept` of `done` bytes an earlier run left: they say nothing of the rate.
+    """
 
     stage: Literal["fetching", "hashing", "writing"]
     done: int
     total: int
+    kept: int = 0
     files_done: int
     files: int
     rate: float | None = None

@@ -6,7 +6,6 @@ that requests are few, and short ones at the end, so that no worker is left with
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -16,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kimideploy.errors import KimiError, MachineError, WeightsError
+import msgspec
+
+from kimideploy.errors import WeightsError
 from kimideploy.weights.events import Arrived, Damaged, Event, InFlight, Moved, Retried, Told
 from kimideploy.weights.manifest import Item
 from kimideploy.weights.part import BLOCK, Part, Span
@@ -53,7 +54,7 @@ class _File:
 
 
 class Fetch:
-    """One run over some files. `fetched` counts bytes that came, `kept` those that were there."""
+    """One run over some files. `fetched` counts the bytes that came."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class Fetch:
         self._turn = threading.Condition()
         self._failure: BaseException | None = None
         self._said: list[Event] = []
-        self.fetched = self.kept = 0
+        self.fetched = 0
 
     def run(self) -> Iterator[Event]:
         """Fetch all; yields what happens. Raises what stopped it, with everything else kept."""
@@ -129,10 +130,12 @@ class Fetch:
             stage="fetching",
             done=sum(f.item.size if f.state == "done" else f.part.have for f in files),
             total=sum(file.item.size for file in files),
+            kept=sum(file.part.kept for file in files),
             files_done=sum(file.state == "done" for file in files),
             files=len(files),
             active=tuple(
-                InFlight(path=f.item.path, done=f.part.have, total=f.item.size) for f in active
+                InFlight(path=f.item.path, done=f.part.have, total=f.item.size, kept=f.part.kept)
+                for f in active
             ),
         )
 
@@ -151,7 +154,7 @@ class Fetch:
         except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001  it is raised again where the run is waited for
-            self._fail(_said(error))
+            self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         with self._turn:
@@ -196,7 +199,6 @@ class Fetch:
         file.part.path.parent.mkdir(parents=True, exist_ok=True)
         file.part.open()
         with self._turn:
-            self.kept += file.part.kept
             file.gaps, file.state = file.part.gaps(), "open"
             self._turn.notify_all()
 
@@ -282,38 +284,18 @@ class Pace:
         seconds = when - began
         if seconds <= 0:
             return found
-        # Why not less: a file that came wrong takes its bytes back.
-        rate = max(found.done - first.done, 0) / seconds
-        before = {file.path: file.done for file in first.active}
+        rate = _come(first, found) / seconds
+        before = {file.path: file for file in first.active}
         active = tuple(
-            InFlight(
-                path=file.path,
-                done=file.done,
-                total=file.total,
-                rate=max(file.done - before.get(file.path, 0), 0) / seconds,
-            )
+            msgspec.structs.replace(file, rate=_come(before.get(file.path), file) / seconds)
             for file in found.active
         )
-        return Moved(
-            stage=found.stage,
-            done=found.done,
-            total=found.total,
-            files_done=found.files_done,
-            files=found.files,
-            rate=rate,
-            eta=(found.total - found.done) / rate if rate > 0 else None,
-            active=active,
-        )
+        eta = (found.total - found.done) / rate if rate > 0 else None
+        return msgspec.structs.replace(found, rate=rate, eta=eta, active=active)
 
 
-def _said(error: BaseException) -> BaseException:
-    """Return an error of the disk in plain words, any other as it is."""
-    if isinstance(error, KimiError) or not isinstance(error, OSError):
-        return error
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return WeightsError(
-            f"the disk is full{where}",
-            hint="what was fetched is kept: make room, then run the same command again",
-        )
-    return MachineError(f"writing failed{where}: {error.strerror or error}")
+def _come(before: Moved | InFlight | None, now: Moved | InFlight) -> int:
+    """Return the bytes that came between two looks."""
+    first = before.done - before.kept if before is not None else 0
+    # Why not less: a file that came wrong takes its bytes back.
+    return max(now.done - now.kept - first, 0)

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from kimideploy.weights.manifest import Item
+from kimideploy.weights.space import disk
+from kimideploy.weights.store import write_whole
 
 #: bytes of a block: what a killed run may fetch again for each file in flight
 BLOCK = 4 << 20
@@ -46,13 +48,16 @@ class Part:
         self._data = os.open(self.path, flags, 0o644)
         claims = self._claims()
         kept = self._proved(claims) if claims else {}
-        # Why anew: claims that did not hold must not be read again.
-        self._log = os.open(self.ledger, flags | os.O_APPEND | os.O_TRUNC, 0o644)
-        lines = b"".join(b"%d %08x\n" % pair for pair in sorted(kept.items()))
-        os.write(self._log, self._head() + lines)
+        if kept:
+            # Why anew: claims that did not hold must not be read again. Why whole: a run that is
+            # killed right here must not have forgotten those that did.
+            lines = b"".join(b"%d %08x\n" % pair for pair in sorted(kept.items()))
+            write_whole(self.ledger, self._head() + lines)
+        self._log = os.open(self.ledger, flags | os.O_APPEND | (0 if kept else os.O_TRUNC), 0o644)
+        if not kept:
+            os.write(self._log, self._head())
         for block in kept:
             self._done[block] = 1
-        self.have = self.kept = sum(self._length(block) for block in kept)
         self._catch_up()
 
     def close(self) -> None:
@@ -150,6 +155,7 @@ class Part:
             if self._read(view, block * BLOCK) != len(view) or zlib.crc32(view) != claims[block]:
                 continue
             kept[block] = claims[block]
+            self.have = self.kept = self.kept + len(view)
             if self._hashed == block * BLOCK:
                 self._hash.update(view)
                 self._hashed += len(view)
@@ -189,9 +195,10 @@ class Part:
         return block * BLOCK + self._length(block)
 
     def _write(self, data: memoryview, offset: int) -> None:
-        while data:
-            written = os.pwrite(self._data, data, offset)
-            data, offset = data[written:], offset + written
+        with disk(self.path):
+            while data:
+                written = os.pwrite(self._data, data, offset)
+                data, offset = data[written:], offset + written
 
     def _read(self, view: memoryview, offset: int) -> int:
         done = 0

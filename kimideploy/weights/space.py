@@ -1,4 +1,4 @@
-"""Room for what is to come, proved before the first byte: space, inodes, file size, quota."""
+"""The disk: room for what is to come, proved before the first byte, and its refusals in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import errno
 import os
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,28 @@ def reserve(path: Path, size: int) -> int:
         return (os.fstat(descriptor).st_blocks - before) * 512
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def disk(path: Path | None = None) -> Iterator[None]:
+    """Say what a disk refuses in plain words: WeightsError where it is full, MachineError else.
+
+    *path* is what was written, for errors that do not say it.
+    """
+    try:
+        yield
+    except ConnectionError:
+        # Why: a reader of our output that has gone is no disk.
+        raise
+    except OSError as error:
+        named = error.filename or path
+        where = f" ({named})" if named else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WeightsError(
+                f"the disk is full{where}",
+                hint="what is there is kept: make room, then run the same command again",
+            ) from error
+        raise MachineError(f"the disk refuses{where}: {error.strerror or error}") from error
 
 
 def taken(paths: Iterable[Path]) -> int:

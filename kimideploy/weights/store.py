@@ -6,6 +6,7 @@ for what is on its way. One rename publishes it. Its lock dies with whoever hold
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ from pathlib import Path
 
 import platformdirs
 
-from kimideploy.errors import BusyError, MachineError, WeightsError
+from kimideploy.errors import BusyError, KimiError, MachineError, WeightsError
 from kimideploy.weights.hub import COMMIT
-from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode, read_manifest
+from kimideploy.weights.manifest import MANIFEST, OWN, Manifest, encode, read_manifest
 
 #: names the folder of all weights
 VARIABLE = "KIMIDEPLOY_MODELS"
@@ -72,22 +73,31 @@ def every(top: Path) -> list[Kept]:
 class Staging:
     """A folder in the making."""
 
+    @classmethod
+    def of(cls, manifest: Manifest, top: Path) -> Staging:
+        """Return where *manifest* is brought below *top*."""
+        return cls(home(top, manifest.repo, manifest.quant) / manifest.revision)
+
     def __init__(self, final: Path) -> None:
         self.final = final
         self.folder = final.with_name(f".{final.name}{_PULL}")
         self.files, self.parts = self.folder / "files", self.folder / "parts"
 
-    def place(self, item: Item) -> Path:
-        """Return where the part of *item* lies, without its ending; short for any name."""
-        name = item.path.rpartition("/")[2].encode()[:80].decode(errors="ignore")
-        return self.parts / f"{sha256(item.path.encode()).hexdigest()[:16]}-{name}"
+    def place(self, path: str) -> Path:
+        """Return where the part of the file *path* lies, without its ending; short for any name."""
+        name = path.rpartition("/")[2].encode()[:80].decode(errors="ignore")
+        return self.parts / f"{sha256(path.encode()).hexdigest()[:16]}-{name}"
+
+    def part(self, path: str) -> Path:
+        """Return where the bytes of the file *path* lie while it comes."""
+        return self.place(path).with_name(f"{self.place(path).name}.part")
 
     def begin(self, manifest: Manifest) -> None:
         """Write down what is going to be here, and sweep out what was begun for other files."""
         for folder in (self.files / OWN, self.parts):
             folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.files / OWN / MANIFEST, encode(manifest))
-        wanted = {self.place(item).name for item in manifest.items}
+        wanted = {self.place(item.path).name for item in manifest.items}
         for path in self.parts.iterdir():
             if path.name.rpartition(".")[0] not in wanted:
                 path.unlink()
@@ -119,57 +129,90 @@ class Staging:
         """Remove what is left of the staging folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Remove what a run that was killed after the end of its work left, if that may be."""
+        if self.folder.is_dir():
+            with suppress(KimiError), claimed(self):
+                self.remove()
+
 
 @contextmanager
 def claimed(staging: Staging) -> Iterator[None]:
-    """Hold the staging folder's lock; BusyError if someone else pulls the same."""
-    import fcntl  # noqa: PLC0415
+    """Hold the staging folder; BusyError if someone else pulls the same."""
+    try:
+        with alone(
+            staging.folder / "lock", f"another kimideploy pulls into {staging.final.parent}"
+        ):
+            yield
+    finally:
+        # Why rmdir: what holds anything of a pull stays.
+        with suppress(OSError):
+            staging.folder.rmdir()
 
-    path = staging.folder / "lock"
+
+@contextmanager
+def alone(path: Path, told: str) -> Iterator[None]:
+    """Hold the lock file *path*, which dies with us; BusyError with *told* if someone else does."""
     while True:
         try:
-            staging.folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise MachineError(
-                f"{staging.folder.parent} can't be written: {error.strerror or error}",
+                f"{path.parent.parent} can't be written: {error.strerror or error}",
                 hint="--to names a folder of your own",
             ) from error
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise BusyError(
-                    f"another kimideploy pulls into {staging.final.parent}",
-                    hint="wait for it, or end it: what it fetched stays",
-                ) from error
-            # Why again: whoever published just now has removed the lock that we hold.
+            if not _locked(descriptor):
+                raise BusyError(told, hint="wait for it, or end it: what it did stays")
+            # Why again: whoever ended just now has removed the lock that we hold.
             if not _same(path, descriptor):
                 continue
-            yield
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
             return
         finally:
-            if not any(staging.folder.glob("[fp]*")):
-                with suppress(OSError):
-                    path.unlink()
-                    staging.folder.rmdir()
             os.close(descriptor)
 
 
 def held(staging: Staging) -> bool:
     """Return whether someone pulls into *staging* right now."""
-    import fcntl  # noqa: PLC0415
-
     try:
         with (staging.folder / "lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return not _locked(lock.fileno())
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return False
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock an open file and return whether that worked.
+
+    Some network file systems have no locks and say so. There it counts as locked: two pulls of one
+    commit write the same bytes, and prove them.
+    """
+    import fcntl  # noqa: PLC0415
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+    return True
+
+
+def existing(folder: Path) -> Path:
+    """Return *folder* or the nearest folder above it that is there."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder if os.access(folder, os.R_OK) else Path("/")
 
 
 def write_whole(path: Path, data: bytes) -> None:
