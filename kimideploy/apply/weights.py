@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from kimideploy.errors import WeightsError
 from kimideploy.planning.types import Local, Plan
 from kimideploy.weights import code, load
 from kimideploy.weights.events import Event, Told
-from kimideploy.weights.pull import Pulled, pull
+from kimideploy.weights.pull import Pulled, pull_all
 from kimideploy.weights.resolve import Ways
 from kimideploy.weights.store import home
 from kimideploy.weights.wanted import of_plan
@@ -34,10 +33,7 @@ def bring(
     """
     if plan.request.model_path is not None:
         return plan
-    main, *drafts = of_plan(plan, catalog)
-    own = dataclasses.replace(ways, code=plan.pins.code or None)
-    pulled = pull(main, top, own, tell)
-    draft = [pull(wanted, top, ways, tell) for wanted in drafts]
+    pulled, *draft = pull_all(of_plan(plan, catalog), top, ways, tell)
     sizes = [(item.path, item.size) for item in pulled.manifest.items]
     reading = load.look(pulled.folder, sizes, measure=True)
     for note in reading.notes:

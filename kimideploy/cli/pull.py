@@ -13,7 +13,6 @@ from kimideploy.cli.completion import checkpoints, models
 from kimideploy.cli.options import JsonOpt, ProfilesOpt, amount
 
 if TYPE_CHECKING:
-    from kimideploy.planning.types import CodePin
     from kimideploy.weights.resolve import Ways
     from kimideploy.weights.selection import Wanted
 
@@ -116,7 +115,6 @@ def pull(
     from kimideploy.weights import wanted as name  # noqa: PLC0415
 
     catalog = load_catalog(user_overlays(profiles or ()))
-    pins = None
     if plan is not None:
         from kimideploy.cli.saved import name_of, text_of  # noqa: PLC0415
         from kimideploy.planning.saved import plan_from  # noqa: PLC0415
@@ -126,7 +124,7 @@ def pull(
         for flag in (flag for flag, value in said.items() if value is not None):
             raise RequestError(f"{flag} is decided by the plan in {name_of(plan)}")
         found = plan_from(text_of(plan), name=name_of(plan))
-        wishes, pins = name.of_plan(found, catalog), found.pins.code
+        wishes = name.of_plan(found, catalog)
     elif what is not None and _REPO.fullmatch(what):
         if checkpoint is not None:
             raise RequestError(
@@ -157,7 +155,7 @@ def pull(
     if dry_run:
         _tell(wishes, top, options, as_json=as_json)
         return
-    _pull(wishes, top, options, pins, as_json=as_json)
+    _pull(wishes, top, options, as_json=as_json)
 
 
 def ways(
@@ -192,27 +190,16 @@ def ways(
     )
 
 
-def _pull(
-    wishes: tuple[Wanted, ...],
-    top: Path,
-    ways: Ways,
-    pins: tuple[CodePin, ...] | None,
-    *,
-    as_json: bool,
-) -> None:
-    import dataclasses  # noqa: PLC0415
-
+def _pull(wishes: tuple[Wanted, ...], top: Path, ways: Ways, *, as_json: bool) -> None:
     from kimideploy.apply.interrupts import interrupts  # noqa: PLC0415
     from kimideploy.views.console import err, out  # noqa: PLC0415
     from kimideploy.views.pull import shown  # noqa: PLC0415
-    from kimideploy.weights.pull import pull as run  # noqa: PLC0415
+    from kimideploy.weights.pull import pull_all  # noqa: PLC0415
 
     try:
         with interrupts() as caught, shown(out, err, as_json=as_json) as tell:
             caught.allow()
-            for number, wanted in enumerate(wishes):
-                own = dataclasses.replace(ways, code=pins or None) if number == 0 else ways
-                run(wanted, top, own, tell)
+            pull_all(wishes, top, ways, tell)
     except KeyboardInterrupt:
         if not as_json:
             sys.stderr.write("stopped; what came is kept, the same command goes on from there\n")
@@ -223,7 +210,7 @@ def _tell(wishes: tuple[Wanted, ...], top: Path, ways: Ways, *, as_json: bool) -
     from kimideploy.planning.types import encode  # noqa: PLC0415
     from kimideploy.views.terminal import terminal  # noqa: PLC0415
     from kimideploy.views.weights import foreseen  # noqa: PLC0415
-    from kimideploy.weights.listing import foresee  # noqa: PLC0415
+    from kimideploy.weights.forecast import foresee  # noqa: PLC0415
 
     for wanted in wishes:
         found = foresee(wanted, top, ways)

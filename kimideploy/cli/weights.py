@@ -223,6 +223,7 @@ def bundle(
     from kimideploy.weights import bundle as tar  # noqa: PLC0415
     from kimideploy.weights.events import Verified  # noqa: PLC0415
     from kimideploy.weights.store import root  # noqa: PLC0415
+    from kimideploy.weights.tape import name_of  # noqa: PLC0415
     from kimideploy.weights.verify import verify as look  # noqa: PLC0415
 
     ((folder, manifest),) = _kept(root(to), which, revision)
@@ -241,7 +242,7 @@ def bundle(
 
             tar.add(manifest, output, collect(output / "wheelhouse"))
     if not as_json:
-        sys.stdout.write(f"{volumes[0].parent / tar.name_of(manifest)}.sha256\n")
+        sys.stdout.write(f"{volumes[0].parent / name_of(manifest)}.sha256\n")
 
 
 @app.command(
@@ -268,8 +269,8 @@ def unbundle(
     from kimideploy.apply.interrupts import interrupts  # noqa: PLC0415
     from kimideploy.views.console import err, out  # noqa: PLC0415
     from kimideploy.views.pull import shown  # noqa: PLC0415
-    from kimideploy.weights.bundle import unbundle as run  # noqa: PLC0415
     from kimideploy.weights.store import root  # noqa: PLC0415
+    from kimideploy.weights.unbundle import unbundle as run  # noqa: PLC0415
 
     with interrupts() as caught, shown(out, err, as_json=as_json) as tell:
         caught.allow()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from kimideploy.weights.events import InFlight, Moved
-from kimideploy.weights.fetch import Pace
+from kimideploy.weights.events import Moved
 from kimideploy.weights.manifest import Item
-from kimideploy.weights.retry import Stopped
+from kimideploy.weights.parallel import Tally, each
 
 _READ = 1 << 20
-_TICK = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,57 +30,21 @@ def hashed(
     """Yield each of *files* as it is read, and in between how far it is."""
     if not files:
         return
-    stop = threading.Event()
-    done: dict[str, int] = {}
-    ended: set[str] = set()
-
-    def look() -> Moved:
-        return Moved(
-            stage="hashing",
-            done=sum(list(done.values())),
-            total=sum(item.size for item, _ in files),
-            files_done=len(ended),
-            files=len(files),
-            active=tuple(
-                InFlight(path=item.path, done=done[item.path], total=item.size)
-                for item, _ in files
-                if item.path in done and item.path not in ended
-            ),
-        )
-
-    def one(item: Item, path: Path) -> Hashed:
-        done[item.path] = 0
-        return prove(item, path, told=lambda n: done.__setitem__(item.path, n), stop=stop)
-
-    pace = Pace(look)
+    tally = Tally("hashing", {item.path: item.size for item, _ in files})
     # Why the largest first: the last file to end should be a small one.
-    order = sorted(files, key=lambda pair: -pair[0].size)
-    with ThreadPoolExecutor(max_workers=workers or os.cpu_count() or 1) as pool:
-        pending: set[Future[Hashed]] = {pool.submit(one, *pair) for pair in order}
-        try:
-            while pending:
-                ready, pending = wait(pending, timeout=_TICK, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    found = future.result()
-                    ended.add(found.item.path)
-                    done[found.item.path] = found.item.size
-                    yield found
-                yield pace.now()
-        finally:
-            stop.set()
-            for future in pending:
-                future.cancel()
+    tasks = {
+        item.path: partial(prove, item, path, count=partial(tally.count, item.path))
+        for item, path in sorted(files, key=lambda pair: -pair[0].size)
+    }
+    yield from each(tasks, tally, at_once=workers or os.cpu_count() or 1)
 
 
-def prove(
-    item: Item,
-    path: Path,
-    *,
-    told: Callable[[int], None] | None = None,
-    stop: threading.Event | None = None,
-) -> Hashed:
-    """Read *path* and compare its hash with *item*'s; never raises for what the file is."""
-    hasher, count = item.hasher(), 0
+def prove(item: Item, path: Path, *, count: Callable[[int], None] = lambda _: None) -> Hashed:
+    """Read *path* and compare its hash with *item*'s; never raises for what the file is.
+
+    *count* hears of the bytes that were read, and may raise Stopped.
+    """
+    hasher = item.hasher()
     buffer = memoryview(bytearray(_READ))
     try:
         with path.open("rb", buffering=0) as file:
@@ -92,11 +53,7 @@ def prove(
                 return Hashed(item, found, f"{found.st_size:,} bytes, not {item.size:,}")
             while got := file.readinto(buffer):
                 hasher.update(buffer[:got])
-                count += got
-                if told is not None:
-                    told(count)
-                if stop is not None and stop.is_set():
-                    raise Stopped
+                count(got)
     except FileNotFoundError:
         return Hashed(item, None, "missing")
     except OSError as error:

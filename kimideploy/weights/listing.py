@@ -1,25 +1,18 @@
-"""What the store holds, what a pull would do, and what can go."""
+"""What the store holds, and what of it can go."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from kimideploy.errors import MachineError, WeightsError
+from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
 from kimideploy.weights import code, load, space
-from kimideploy.weights.adopt import donors
-from kimideploy.weights.hub import COMMIT
-from kimideploy.weights.manifest import Item, Manifest
-from kimideploy.weights.part import BLOCK
-from kimideploy.weights.resolve import Line, Ways, found, known
-from kimideploy.weights.seen import Record
-from kimideploy.weights.selection import Wanted
-from kimideploy.weights.store import Kept, Staging, every, held, home
-from kimideploy.weights.types import Entry, Forecast, Foreseen, Listing, Whereabouts
+from kimideploy.weights.store import Kept, Staging, every, held
+from kimideploy.weights.types import Entry, Listing
 
 
+@space.disk()
 def listing(top: Path, *, with_code: bool = False, measure: bool = False) -> Listing:
     """Return all that is below *top*; *measure* reads some seconds from each folder."""
     entries = tuple(_entry(kept, with_code=with_code, measure=measure) for kept in every(top))
@@ -27,32 +20,7 @@ def listing(top: Path, *, with_code: bool = False, measure: bool = False) -> Lis
     return Listing(str(top), entries, free)
 
 
-def foresee(wanted: Wanted, top: Path, ways: Ways) -> Forecast:
-    """Return what a pull of *wanted* would do now; nothing is written."""
-    line = Line(ways)
-    folder = home(top, wanted.repo, wanted.quant)
-    pinned = wanted.revision if COMMIT.fullmatch(wanted.revision or "") else None
-    manifest = known(folder, wanted, pinned) or found(
-        wanted, line, line.repository(wanted.repo, wanted.revision)
-    )
-    staging = Staging(folder / manifest.revision)
-    disk = _existing(folder)
-    states = _states(manifest, staging, disk, top, ways)
-    fetch = sum(one.left for one in states)
-    room = space.look(disk)
-    return Forecast(
-        repo=manifest.repo,
-        revision=manifest.revision,
-        folder=str(staging.final),
-        files=tuple(states),
-        bytes=manifest.size,
-        fetch=fetch,
-        free=room.free,
-        short=space.short(fetch, room),
-        code=tuple(item.path for item in manifest.code),
-    )
-
-
+@space.disk()
 def prunable(top: Path, *, old: bool) -> list[Path]:
     """Return pulls that have not ended and nobody is at, and if *old* all commits but the newest.
 
@@ -79,12 +47,10 @@ def prunable(top: Path, *, old: bool) -> list[Path]:
 def remove(folder: Path) -> None:
     """Remove a folder of the store: first its name, then its bytes, so that no half is seen."""
     gone = folder.with_name(f".gone-{folder.name.removeprefix('.gone-').lstrip('.')}")
-    try:
+    with space.disk():
         if gone != folder:
             folder.rename(gone)
         shutil.rmtree(gone)
-    except OSError as error:
-        raise MachineError(f"{folder} can't be removed: {error.strerror or error}") from error
 
 
 def disk_of(folder: Path) -> int:
@@ -128,53 +94,5 @@ def _entry(kept: Kept, *, with_code: bool, measure: bool) -> Entry:
     )
 
 
-def _states(
-    manifest: Manifest, staging: Staging, disk: Path, top: Path, ways: Ways
-) -> list[Foreseen]:
-    final, begun = Record(staging.final), Record(staging.files)
-    open_items = [i for i in manifest.items if not final.holds(i) and not begun.holds(i)]
-    ours = {
-        donor.item.path
-        for donor in donors(
-            open_items,
-            manifest,
-            folders=ways.adopt,
-            kept=every(top),
-            disk=disk,
-        )
-    }
-    found = []
-    for item in manifest.items:
-        have = _begun(staging, item)
-        state: Whereabouts
-        if item not in open_items:
-            state, left = "here", 0
-        elif item.path in ours:
-            state, left = "to take over", 0
-        elif have:
-            state, left = "begun", item.size - have
-        else:
-            state, left = "to fetch", item.size
-        found.append(Foreseen(item.path, item.size, item.digest, state, left))
-    return found
-
-
-def _begun(staging: Staging, item: Item) -> int:
-    """Return the bytes that the ledger of *item* claims, not proved here."""
-    place = staging.place(item)
-    try:
-        lines = place.with_name(f"{place.name}.ledger").read_bytes().count(b"\n") - 1
-    except OSError:
-        return 0
-    return min(max(lines, 0) * BLOCK, item.size)
-
-
 def _staging(kept: Kept) -> Staging:
     return Staging(kept.folder.with_name(kept.manifest.revision))
-
-
-def _existing(folder: Path) -> Path:
-    """Return *folder* or the nearest folder above it that is there."""
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return folder if os.access(folder, os.R_OK) else Path("/")

@@ -6,25 +6,25 @@ flight is taken up at its last good block.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kimideploy.errors import WeightsError
+from kimideploy.planning.types import CodePin
 from kimideploy.weights import code, space
 from kimideploy.weights.adopt import adopt, donors
-from kimideploy.weights.events import Adopted, Damaged, Event, Moved, Published, Resolved, Told
+from kimideploy.weights.events import Adopted, Published, Resolved, Told
 from kimideploy.weights.fetch import Fetch
-from kimideploy.weights.hashing import hashed
-from kimideploy.weights.hub import COMMIT
-from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode, read_manifest
-from kimideploy.weights.resolve import Line, Tell, Ways, begun, found, known, published
+from kimideploy.weights.forecast import together
+from kimideploy.weights.manifest import Item, Manifest
+from kimideploy.weights.mend import put, stands, wrong
+from kimideploy.weights.resolve import Line, Tell, Ways, planned
 from kimideploy.weights.routes import Routes
 from kimideploy.weights.seen import Record
 from kimideploy.weights.selection import Wanted
-from kimideploy.weights.store import Kept, Staging, claimed, every, home, write_whole
+from kimideploy.weights.store import Kept, Staging, claimed, every, home
 from kimideploy.weights.structure import faults
 from kimideploy.weights.xet import Xet, available
 
@@ -43,16 +43,30 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
     Raises WeightsError for integrity, space and the hub, MachineError for what can't be written,
     BusyError while another pull of the same commit runs. What was fetched until then is kept.
     """
-    began = time.monotonic()
+    return pull_all((wanted,), top, ways, tell)[0]
+
+
+@space.disk()
+def pull_all(wishes: Sequence[Wanted], top: Path, ways: Ways, tell: Tell) -> tuple[Pulled, ...]:
+    """Return the folders of *wishes*, as `pull` does; raises what it raises.
+
+    What is to come is known of each of them, and has room, before the first of them is brought: a
+    draft model that is gated is found out before 595 GB have come.
+    """
     line = Line(ways, tell)
-    folder = home(top, wanted.repo, wanted.quant)
-    revision = wanted.revision
-    if revision is None or not COMMIT.fullmatch(revision):
-        revision = begun(folder, wanted, tell) or published(folder, wanted, ways)
-    manifest = known(folder, wanted, revision)
-    if manifest is None:
-        manifest = _asked(wanted, folder, revision, line)
-    final = folder / manifest.revision
+    manifests = [planned(w, home(top, w.repo, w.quant), line) for w in wishes]
+    if len(manifests) > 1:
+        together(manifests, top, ways)
+    return tuple(
+        _pulled(wanted, manifest, top, line)
+        for wanted, manifest in zip(wishes, manifests, strict=True)
+    )
+
+
+def _pulled(wanted: Wanted, manifest: Manifest, top: Path, line: Line) -> Pulled:
+    began, tell = time.monotonic(), line.tell
+    staging = Staging.of(manifest, top)
+    final = staging.final
     tell(
         Resolved(
             repo=manifest.repo,
@@ -64,15 +78,15 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
     )
     fetched = 0
     # Why without the lock: what is whole needs nothing, and may be someone else's to write.
-    if not _stands(final, manifest, tell):
-        space.writable(folder)
-        staging = Staging(final)
+    if stands(final, manifest, tell):
+        staging.sweep()
+    else:
+        space.writable(final.parent)
         with claimed(staging):
             kept = [one for one in every(top) if one.folder != final]
-            bring = _Bring(manifest, staging, line, kept, tell)
+            bring = _Bring(manifest, staging, line, kept)
             if final.is_dir():
-                bring.mend(final, _wrong(final, manifest, tell))
-                staging.remove()
+                bring.mend(wrong(final, manifest, tell))
             else:
                 bring.all(wanted)
             fetched = bring.fetched
@@ -92,19 +106,7 @@ def pull(wanted: Wanted, top: Path, ways: Ways, tell: Tell) -> Pulled:
     return Pulled(final, manifest)
 
 
-def _asked(wanted: Wanted, folder: Path, revision: str | None, line: Line) -> Manifest:
-    """Return the hub's manifest; where it can't be had, say what is here all the same."""
-    try:
-        return found(wanted, line, line.repository(wanted.repo, revision or wanted.revision))
-    except WeightsError as error:
-        here = [kept.name for kept in folder.glob("*") if COMMIT.fullmatch(kept.name)]
-        if wanted.revision is not None or len(here) != 1 or line.ways.offline:
-            raise
-        raise WeightsError(
-            error.message, hint=f"commit {here[0][:12]} is here: --offline takes it as it is"
-        ) from error
-
-
+@space.disk()
 def repair(
     folder: Path, manifest: Manifest, damaged: Sequence[Item], ways: Ways, tell: Tell
 ) -> int:
@@ -115,9 +117,8 @@ def repair(
     staging = Staging(folder)
     line = Line(ways, tell)
     with claimed(staging):
-        bring = _Bring(manifest, staging, line, (), tell)
-        bring.mend(folder, damaged)
-        staging.remove()
+        bring = _Bring(manifest, staging, line, ())
+        bring.mend(damaged)
     return bring.fetched
 
 
@@ -125,10 +126,10 @@ class _Bring:
     """Brings files into a staging folder: taken over, gone on with, or fetched."""
 
     def __init__(
-        self, manifest: Manifest, staging: Staging, line: Line, kept: Sequence[Kept], tell: Tell
+        self, manifest: Manifest, staging: Staging, line: Line, kept: Sequence[Kept]
     ) -> None:
         self._manifest, self._staging, self._line = manifest, staging, line
-        self._kept, self._tell = kept, tell
+        self._kept, self._tell = kept, line.tell
         self.fetched = 0
 
     def all(self, wanted: Wanted) -> None:
@@ -136,7 +137,7 @@ class _Bring:
         staging, manifest = self._staging, self._manifest
         staging.begin(manifest)
         (staging.folder / "asked").write_text(wanted.revision or "", encoding="utf-8")
-        self._items(manifest.items)
+        self._items(manifest.items, lambda: self._gate(wanted.code))
         # Why once more: a folder in the making may have been touched since.
         record = Record(staging.files)
         lost = [item.path for item in manifest.items if not record.holds(item)]
@@ -144,26 +145,16 @@ class _Bring:
             raise WeightsError(f"{lost[0]} changed while it was being pulled; run it again")
         staging.publish()
 
-    def mend(self, final: Path, damaged: Sequence[Item]) -> None:
-        """Bring *damaged* and put them in the place of those in *final*."""
-        known_as = final / OWN / MANIFEST
-        known_as.parent.mkdir(exist_ok=True)
-        text = encode(self._manifest)
-        if not known_as.exists() or known_as.read_bytes() != text:
-            write_whole(known_as, text)
-        if not damaged:
-            return
-        staging = self._staging
-        staging.begin(self._manifest)
-        self._items(damaged, final)
-        record = Record(final)
-        for item in damaged:
-            target = final / item.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (staging.files / item.path).replace(target)
-            record.add(item, target.stat())
+    def mend(self, damaged: Sequence[Item]) -> None:
+        """Bring *damaged* and put them in the place of those in the published folder."""
+        if damaged:
+            self._staging.begin(self._manifest)
+            self._items(damaged, lambda: None)
+        put(self._staging, damaged, self._manifest)
+        self._staging.remove()
 
-    def _items(self, items: Sequence[Item], final: Path | None = None) -> None:
+    def _items(self, items: Sequence[Item], gate: Callable[[], None]) -> None:
+        """Bring *items*; *gate* may refuse once the small ones are here, and when all are."""
         staging, ways = self._staging, self._line.ways
         record = Record(staging.files)
         missing = [item for item in items if not record.holds(item)]
@@ -175,18 +166,14 @@ class _Bring:
                 f" and --offline or HF_HUB_OFFLINE forbids to fetch them: {missing[0].path}",
                 hint="--adopt FOLDER names a folder that has them",
             )
-        parts = [
-            staging.place(item).with_name(f"{staging.place(item).name}.part") for item in missing
-        ]
+        parts = [staging.part(item.path) for item in missing]
         space.check(missing, space.taken(parts), space.look(staging.folder), staging.final.parent)
         self._reserve(missing, parts)
         small = [item for item in missing if item.sha256 is None]
         self._fetch(small, record)
-        if final is None:
-            self._gate(staging.files)
+        gate()
         self._fetch([item for item in missing if item.sha256 is not None], record)
-        if final is None:
-            self._gate(staging.files)
+        gate()
 
     def _adopted(self, missing: Sequence[Item], record: Record) -> list[Item]:
         """Return the items of *missing* that nothing on this machine could stand in for."""
@@ -222,7 +209,7 @@ class _Bring:
         with line.wire(repository) as wire:
             routes = Routes(wire, Xet(repository, line.pause) if store else None)
             run = Fetch(
-                [(item, staging.place(item), staging.files / item.path) for item in items],
+                [(item, staging.place(item.path), staging.files / item.path) for item in items],
                 routes,
                 workers=line.ways.workers,
                 stall=line.ways.stall,
@@ -239,41 +226,11 @@ class _Bring:
                 self.fetched += run.fetched
         line.stop.clear()
 
-    def _gate(self, folder: Path) -> None:
+    def _gate(self, pinned: tuple[CodePin, ...] | None) -> None:
         """Raise WeightsError for code that was not accepted, before the large files come."""
-        manifest, ways = self._manifest, self._line.ways
+        manifest, folder = self._manifest, self._staging.files
         if all((folder / item.path).exists() for item in manifest.code):
-            place = self._staging.final.parent
-            note = code.gate(folder, manifest, place, pinned=ways.code, accept=ways.accept_code)
+            place, accept = self._staging.final.parent, self._line.ways.accept_code
+            note = code.gate(folder, manifest, place, pinned=pinned, accept=accept)
             if note is not None:
                 self._tell(Told(text=note))
-
-
-def _stands(final: Path, manifest: Manifest, tell: Tell) -> bool:
-    """Return whether *final* holds *manifest* as it was proved; what was touched is read again."""
-    if not final.is_dir() or read_manifest(final) != manifest:
-        return False
-
-    def told(event: Event) -> None:
-        # Why not damage: it is told when it is mended, under the lock.
-        if not isinstance(event, Damaged):
-            tell(event)
-
-    return not _wrong(final, manifest, told)
-
-
-def _wrong(final: Path, manifest: Manifest, tell: Tell) -> list[Item]:
-    """Return the files of a published folder that are missing or changed; unchanged is not read."""
-    record = Record(final)
-    doubtful = [item for item in manifest.items if not record.holds(item)]
-    wrong = []
-    for result in hashed([(item, final / item.path) for item in doubtful]):
-        if isinstance(result, Moved):
-            tell(result)
-        elif result.why is None and result.found is not None:
-            if os.access(final, os.W_OK):
-                record.add(result.item, result.found)
-        else:
-            wrong.append(result.item)
-            tell(Damaged(path=result.item.path, why=result.why or "", mended=True))
-    return wrong

@@ -41,15 +41,13 @@ class Ways:
     adopt: tuple[Path, ...] = ()
     #: take code that differs from what was accepted before
     accept_code: bool = False
-    #: code that a plan has pinned, None where no plan says
-    code: tuple[CodePin, ...] | None = None
 
 
 class Line:
     """What reaches the hub, made when it is first needed and never in an offline run."""
 
     def __init__(self, ways: Ways, tell: Tell = lambda _: None) -> None:
-        self.ways = ways
+        self.ways, self.tell = ways, tell
         self.stop = threading.Event()
         self.pause = Pause(
             self.stop,
@@ -133,7 +131,19 @@ def _read(item: Item, wire: Wire, line: Line) -> bytes:
         watch.end()
 
 
-def begun(folder: Path, wanted: Wanted, tell: Tell) -> str | None:
+def planned(wanted: Wanted, folder: Path, line: Line) -> Manifest:
+    """Return the manifest that a pull of *wanted* into *folder* ends with.
+
+    A commit that is named, begun or, offline, the only one there, is known without the hub where an
+    earlier pull has written its manifest; otherwise the hub tells it now.
+    """
+    revision = wanted.revision
+    if revision is None or not COMMIT.fullmatch(revision):
+        revision = _begun(folder, wanted, line.tell) or _published(folder, wanted, line.ways)
+    return _known(folder, wanted, revision) or _asked(wanted, folder, revision, line)
+
+
+def _begun(folder: Path, wanted: Wanted, tell: Tell) -> str | None:
     """Return the commit of a pull of the same branch that has not ended: it is gone on with."""
     for path in sorted(folder.glob(".*.pull/asked")):
         revision = path.parent.name[1:].removesuffix(".pull")
@@ -152,7 +162,7 @@ def begun(folder: Path, wanted: Wanted, tell: Tell) -> str | None:
     return None
 
 
-def published(folder: Path, wanted: Wanted, ways: Ways) -> str | None:
+def _published(folder: Path, wanted: Wanted, ways: Ways) -> str | None:
     """Return the one commit that is there, where the hub may not be asked for the newest."""
     if not ways.offline or wanted.revision is not None:
         return None
@@ -165,7 +175,7 @@ def published(folder: Path, wanted: Wanted, ways: Ways) -> str | None:
     return commits[0] if commits else None
 
 
-def known(folder: Path, wanted: Wanted, revision: str | None) -> Manifest | None:
+def _known(folder: Path, wanted: Wanted, revision: str | None) -> Manifest | None:
     """Return the manifest that an earlier pull of *revision* wrote, if it holds what is wanted."""
     if revision is None:
         return None
@@ -179,3 +189,16 @@ def known(folder: Path, wanted: Wanted, revision: str | None) -> Manifest | None
         if {*wanted.beside} <= {item.path for item in manifest.items}:
             return manifest
     return None
+
+
+def _asked(wanted: Wanted, folder: Path, revision: str | None, line: Line) -> Manifest:
+    """Return the hub's manifest; where it can't be had, say what is here all the same."""
+    try:
+        return found(wanted, line, line.repository(wanted.repo, revision or wanted.revision))
+    except WeightsError as error:
+        here = [kept.name for kept in folder.glob("*") if COMMIT.fullmatch(kept.name)]
+        if wanted.revision is not None or len(here) != 1 or line.ways.offline:
+            raise
+        raise WeightsError(
+            error.message, hint=f"commit {here[0][:12]} is here: --offline takes it as it is"
+        ) from error

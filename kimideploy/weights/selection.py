@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from kimideploy.errors import WeightsError
+from kimideploy.planning.types import CodePin
 from kimideploy.weights.manifest import PICKLE, Item
 
 INDEX = "model.safetensors.index.json"
@@ -30,6 +31,8 @@ class Wanted:
     quant: str | None = None
     #: files beside a GGUF's own that are needed by name, such as the vision projector
     beside: tuple[str, ...] = ()
+    #: code that a plan has pinned, None where no plan says
+    code: tuple[CodePin, ...] | None = None
 
 
 def select(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from kimideploy.weights import space
 from kimideploy.weights.events import Damaged, Event, Moved, Told, Verified
 from kimideploy.weights.hashing import hashed
 from kimideploy.weights.manifest import OWN, Item, Manifest
@@ -26,18 +27,19 @@ def verify(
     doubtful = [item for item in manifest.items if full or not record.holds(item)]
     keep = os.access(folder, os.W_OK)
     ok, read = True, 0
-    for result in hashed([(item, folder / item.path) for item in doubtful], workers=workers):
-        if isinstance(result, Moved):
-            yield result
-            continue
-        read += result.found.st_size if result.found is not None else 0
-        if result.why is not None or result.found is None:
-            ok = False
-            if keep:
-                record.drop(result.item)
-            yield Damaged(path=result.item.path, why=result.why or "missing")
-        elif keep:
-            record.add(result.item, result.found)
+    with space.disk():
+        for result in hashed([(item, folder / item.path) for item in doubtful], workers=workers):
+            if isinstance(result, Moved):
+                yield result
+                continue
+            read += result.found.st_size if result.found is not None else 0
+            if result.why is not None or result.found is None:
+                ok = False
+                if keep:
+                    record.drop(result.item)
+                yield Damaged(path=result.item.path, why=result.why or "missing")
+            elif keep:
+                record.add(result.item, result.found)
     if ok:
         for fault in faults(folder, [item.path for item in manifest.items]):
             ok = False

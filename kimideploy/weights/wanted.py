@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from kimideploy.catalog.find import find_model
 from kimideploy.catalog.types import Catalog, Checkpoint, Model
@@ -16,7 +17,10 @@ def of_plan(plan: Plan, catalog: Catalog) -> tuple[Wanted, ...]:
     """Return what *plan* serves from: its checkpoint, and its draft model where it has one."""
     model = find_model(catalog, plan.request.model)
     checkpoint = _named(model, plan.candidate.checkpoint)
-    main = _wanted(model, checkpoint, plan.pins.revision, text_only=plan.candidate.text_only)
+    main = replace(
+        _wanted(model, checkpoint, plan.pins.revision, text_only=plan.candidate.text_only),
+        code=plan.pins.code or None,
+    )
     draft = plan.candidate.draft
     return (main,) if draft is None else (main, Wanted(draft))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kimideploy.planning.types import CodePin
 from kimideploy.weights.events import Event, Moved
 from kimideploy.weights.manifest import OWN
 from kimideploy.weights.pull import Pulled, pull
@@ -33,13 +34,19 @@ class Bench:
     repo: str = REPO
     events: list[Event] = field(default_factory=list)
 
-    def pull(self, *, wanted: Wanted | None = None, top: Path | None = None, **ways: Any) -> Pulled:
+    def pull(
+        self,
+        *,
+        wanted: Wanted | None = None,
+        top: Path | None = None,
+        code: tuple[CodePin, ...] | None = None,
+        **ways: Any,
+    ) -> Pulled:
         """Pull, with its events kept; ways as in `Ways`."""
         options = {"backoff": 0.001, "stall": 5.0, "workers": 4, **ways}
         self.events = []
-        return pull(
-            wanted or Wanted(self.repo), top or self.top, Ways(**options), self.events.append
-        )
+        what = replace(wanted or Wanted(self.repo), code=code)
+        return pull(what, top or self.top, Ways(**options), self.events.append)
 
     def of(self, kind: type[Any]) -> list[Any]:
         """Return the events of one kind."""
@@ -80,6 +87,16 @@ def mount(*words: str) -> None:
     missing_part(os.geteuid() != 0, "mounting needs root")
     ended = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
     missing_part(ended.returncode != 0, f"mount: {ended.stderr}")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """Yield a disk of its own with 300 MiB, which only root can make."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=300m", "none", str(disk))
+    yield disk
+    subprocess.run(["umount", disk], check=True)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

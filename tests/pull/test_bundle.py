@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kimideploy.errors import KimiError, RequestError, WeightsError
-from kimideploy.weights.bundle import LEAST, add, bundle, name_of, unbundle
+from kimideploy.errors import BusyError, KimiError, RequestError, WeightsError
+from kimideploy.weights import space
+from kimideploy.weights.bundle import LEAST, add, bundle
 from kimideploy.weights.events import Arrived, Event
+from kimideploy.weights.manifest import Manifest
 from kimideploy.weights.pull import Pulled
+from kimideploy.weights.store import alone
+from kimideploy.weights.tape import name_of
+from kimideploy.weights.unbundle import unbundle
 from tests.hub.repos import shards
 from tests.pull.conftest import REPO, Bench, files_of, leftovers
 
@@ -72,6 +77,61 @@ def test_gone_on_with(pulled: Pulled, tmp_path: Path) -> None:
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "b").glob("*.tar.*")}
 
 
+def test_divided_anew(pulled: Pulled, tmp_path: Path) -> None:
+    """Other volumes take the place of those of another division, and of another manifest."""
+    packed(pulled, tmp_path / "b")
+    packed(pulled, tmp_path / "b", split=3 * LEAST)
+    assert 2 == len(list((tmp_path / "b").glob("*.tar.*")))
+    assert files_of(pulled.folder) == files_of(unpacked(tmp_path / "b", tmp_path / "one"))
+    fewer = Manifest(pulled.manifest.repo, pulled.manifest.revision, pulled.manifest.items[:-1])
+    told: list[Event] = []
+    bundle(pulled.folder, fewer, tmp_path / "b", split=3 * LEAST, tell=told.append)
+
+    assert 2 == len([event for event in told if isinstance(event, Arrived)])
+    assert shards(4)[3] not in files_of(unpacked(tmp_path / "b", tmp_path / "two"))
+
+
+def test_a_folder_that_is_there_is_mended(pulled: Pulled, tmp_path: Path) -> None:
+    """Where no network is, a bundle puts right what is damaged, and touches nothing else."""
+    packed(pulled, tmp_path / "b")
+    folder = unpacked(tmp_path / "b", tmp_path / "other")
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    data = bytearray((folder / shards(4)[2]).read_bytes())
+    data[77] ^= 1
+    (folder / shards(4)[2]).write_bytes(data)
+    (folder / "config.json").unlink()
+    told: list[Event] = []
+    unbundle(tmp_path / "b", tmp_path / "other", accept_code=False, tell=told.append)
+    after = {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+    assert {shards(4)[2], "config.json"} == {e.path for e in told if isinstance(e, Arrived)}
+    assert files_of(pulled.folder) == files_of(folder)
+    assert {shards(4)[2], "config.json"} == {name for name in after if after[name] != before[name]}
+    assert [] == leftovers(tmp_path / "other")
+
+
+def test_a_disk_that_is_full(pulled: Pulled, small: Path) -> None:
+    """Want of room is told before, and in words when it comes meanwhile."""
+    (small / "fill").write_bytes(bytes(space.look(small).free - (1 << 20)))
+    with pytest.raises(WeightsError, match="short"):
+        packed(pulled, small / "b")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(space, "check", lambda *_: None)
+        with pytest.raises(WeightsError, match=r"the disk is full .*tar\.00"):
+            packed(pulled, small / "b")
+
+
+def test_two_at_once(pulled: Pulled, tmp_path: Path) -> None:
+    """Who writes the same bundle at the same time is told so."""
+    (tmp_path / "b").mkdir()
+    lock = tmp_path / "b" / f".{name_of(pulled.manifest)}.lock"
+    with alone(lock, "mine"), pytest.raises(BusyError, match="another kimideploy bundles"):
+        packed(pulled, tmp_path / "b")
+    packed(pulled, tmp_path / "b")
+
+    assert not lock.exists()
+
+
 def test_a_damaged_volume_is_named(pulled: Pulled, tmp_path: Path) -> None:
     """One bit tells which volume to copy again; with it, only what was missing is unpacked."""
     packed(pulled, tmp_path / "b")
@@ -110,8 +170,9 @@ def test_what_is_no_bundle(pulled: Pulled, tmp_path: Path) -> None:
             case "empty":
                 (there / sums.name).unlink()
             case "gap":
-                text = (there / sums.name).read_text().splitlines()
-                (there / sums.name).write_text("\n".join(text[1:]) + "\n")
+                lines = (there / sums.name).read_text().splitlines(keepends=True)
+                kept = [line for line in lines if volumes[1].name not in line]
+                (there / sums.name).write_text("".join(kept))
             case _:
                 raise AssertionError
         with pytest.raises(KimiError) as caught:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from kimideploy.errors import MachineError, WeightsError
 from kimideploy.weights import space
 from kimideploy.weights.events import Published
-from kimideploy.weights.listing import foresee
+from kimideploy.weights.forecast import foresee
 from kimideploy.weights.manifest import Item
 from kimideploy.weights.part import BLOCK
 from kimideploy.weights.resolve import Ways
@@ -23,17 +22,7 @@ from kimideploy.weights.selection import Wanted
 from kimideploy.weights.store import Staging
 from tests.hub.repos import kimi
 from tests.hub.server import Entry, Fault
-from tests.pull.conftest import REPO, Bench, leftovers, mismatches, mount
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """Yield a disk of its own with 300 MiB, which only root can make."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount("-t", "tmpfs", "-o", "size=300m", "none", str(disk))
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+from tests.pull.conftest import REPO, Bench, leftovers, mismatches
 
 
 def test_a_disk_that_is_too_small(bench: Bench, small: Path) -> None:
@@ -79,7 +68,7 @@ def test_a_disk_that_fills_meanwhile(
     monkeypatch.setattr(space, "reserve", filled)
     with pytest.raises(WeightsError, match="the disk is full") as caught:
         bench.pull(top=small)
-    assert "what was fetched is kept" in (caught.value.hint or "")
+    assert "what is there is kept" in (caught.value.hint or "")
     fill.write_bytes(b"")
     pulled = bench.pull(top=small)
 
@@ -201,7 +190,7 @@ def _begin(bench: Bench, *, blocks: int) -> None:
     for path, entry in bench.hub.repos[REPO][bench.commit].items():
         if path.endswith(".safetensors"):
             item = Item(path, entry.size, sha256=entry.sha256)
-            place = staging.place(item)
+            place = staging.place(item.path)
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.with_name(f"{place.name}.part").open("wb") as file:
                 file.truncate(blocks * BLOCK)
