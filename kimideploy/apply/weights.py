@@ -42,6 +42,7 @@ def bring(
         plan.pins,
         revision=pulled.manifest.revision,
         code=code.pins_of(pulled.folder, pulled.manifest),
+        draft=draft[0].manifest.revision if draft else None,
     )
     local = Local(
         path=str(_first(pulled)),

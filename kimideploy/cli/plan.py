@@ -110,7 +110,7 @@ def plan(
 
 
 def _pinned(found: Plan, catalog: Catalog) -> Plan:
-    """Return *found* with the commit of its weights and the hashes of their code."""
+    """Return *found* with the commits of its weights and the hashes of their code."""
     from kimideploy.weights.resolve import Ways, pinned  # noqa: PLC0415
     from kimideploy.weights.wanted import of_plan  # noqa: PLC0415
 
@@ -119,8 +119,10 @@ def _pinned(found: Plan, catalog: Catalog) -> Plan:
             f"--pin asks the hub, and --model-path {found.request.model_path} is a folder",
             hint="kimideploy weights verify FOLDER --repo ORG/NAME proves a folder",
         )
-    revision, code = pinned(of_plan(found, catalog)[0], Ways())
-    pins = msgspec.structs.replace(found.pins, revision=revision, code=code)
+    (revision, code), *draft = [pinned(wanted, Ways()) for wanted in of_plan(found, catalog)]
+    pins = msgspec.structs.replace(
+        found.pins, revision=revision, code=code, draft=draft[0][0] if draft else None
+    )
     warnings = tuple(notice for notice in found.warnings if notice.code != "unpinned")
     return complete(msgspec.structs.replace(found, pins=pins, warnings=warnings), catalog)
 

@@ -213,8 +213,9 @@ def bundle(
 ) -> None:
     """Write weights as a tar in volumes, with checksums.
 
-    Run again, it goes on after the last volume that was finished. `unbundle` takes it where there
-    is no network; so do `cat NAME.tar.* | tar x` and `sha256sum -c`.
+    Every byte is read and proved first. Run again, it goes on after the last volume that was
+    finished. `unbundle` takes it where there is no network; so do `cat NAME.tar.* | tar x` and
+    `sha256sum -c`.
     """
     from kimideploy.apply.interrupts import interrupts  # noqa: PLC0415
     from kimideploy.errors import WeightsError  # noqa: PLC0415
@@ -229,7 +230,8 @@ def bundle(
     ((folder, manifest),) = _kept(root(to), which, revision)
     with interrupts() as caught, shown(out, err, as_json=as_json) as tell:
         caught.allow()
-        for event in look(folder, manifest):
+        # Why every byte: what is wrong in it is found where nobody can fetch it again.
+        for event in look(folder, manifest, full=True):
             tell(event)
             if isinstance(event, Verified) and not event.ok:
                 raise WeightsError(

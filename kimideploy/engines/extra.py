@@ -28,6 +28,7 @@ _INSTEAD = {
     "speculative": "--draft",
     "speculative_algorithm": "--draft",
     "speculative_model": "--draft",
+    "speculative_revision": "plan --pin",
     "tensor_parallel": "--hardware, --tier or --goal: the layout is what was proved to fit",
     "pipeline_parallel": "--hardware, --tier or --goal: the layout is what was proved to fit",
     "data_parallel": "--hardware, --tier or --goal: the layout is what was proved to fit",

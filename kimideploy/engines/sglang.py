@@ -101,6 +101,7 @@ def _draft(site: Site) -> tuple[str, ...]:
     return (
         *say("speculative_algorithm", draft.method.upper()),
         *say("speculative_model", site.draft_weights),
+        *say("speculative_revision", site.draft_revision, when=site.draft_revision is not None),
         *say("speculative_steps", draft.tokens),
         *say("speculative_topk", 1),
         *say("speculative_tokens", draft.tokens + 1),

@@ -91,6 +91,13 @@ class Site:
         return local.draft if local is not None and local.draft is not None else self.draft.repo
 
     @property
+    def draft_revision(self) -> str | None:
+        """The draft's pinned commit, if the engine fetches it from the hub."""
+        local = self.plan.local
+        pulled = local is not None and local.draft is not None
+        return self.plan.pins.draft if self.draft is not None and not pulled else None
+
+    @property
     def attention(self) -> str | None:
         """The attention backend this GPU generation needs to be told, if any."""
         if self.generation is None:

@@ -151,4 +151,6 @@ def _draft(site: Site) -> tuple[str, ...]:
         "model": site.draft_weights,
         "num_speculative_tokens": draft.tokens,
     }
+    if site.draft_revision is not None:
+        config["revision"] = config["code_revision"] = site.draft_revision
     return site.say("speculative", compact(config))

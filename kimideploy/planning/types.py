@@ -263,6 +263,8 @@ class Pins(Strict, frozen=True):
     kimideploy: str
     #: code the engine will run from the repository; empty: none, or nobody has looked yet
     code: tuple[CodePin, ...] = ()
+    #: the commit of the draft model, where there is one
+    draft: str | None = None
 
 
 class Local(Strict, frozen=True):

@@ -1,9 +1,13 @@
-"""Code that comes with weights: an engine told to trust it runs it, so its hashes are pinned."""
+"""Code that comes with weights: an engine runs it, so its hashes are pinned.
+
+That is Python, which it runs when it is told to trust the checkpoint, and the chat template, which
+is a program too: another one has the model see something else.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -73,23 +77,72 @@ def gate(
     """Remember the code in *folder* as accepted; returns what the operator should know of it.
 
     Raises WeightsError for code that differs from what a plan pinned, or else from what was
-    accepted for the checkpoint in *home* before, unless *accept*.
+    accepted for the checkpoint in *home* before, and for code that another repository would bring,
+    unless *accept*.
     """
-    pins = pins_of(folder, manifest)
-    before = pinned or None
+    before = pinned
     if before is None and not accept:
         before = accepted(home)
-    changed = changes(before, pins) if before is not None else []
-    if changed and not accept:
-        raise WeightsError(
-            f"{manifest.repo} brings other code than was accepted: {', '.join(changed)}",
-            hint=f"read it below {folder}; --accept-code then takes it",
-        )
+    if not accept:
+        elsewhere = foreign(folder, manifest)
+        if elsewhere:
+            raise WeightsError(
+                f"{elsewhere[0]}, which nobody has pinned",
+                hint="--accept-code goes on; the engine then has to find that code by itself",
+            )
+        same(folder, manifest, before)
+    pins = pins_of(folder, manifest)
     remember(home, pins)
     if before is None and pins:
         names = ", ".join(pin.path for pin in pins)
         return f"code an engine will run, accepted at first sight: {names}"
     return None
+
+
+def same(folder: Path, manifest: Manifest, before: tuple[CodePin, ...] | None) -> None:
+    """Raise WeightsError where the code in *folder* is not *before*; None is no word on it."""
+    changed = changes(before, pins_of(folder, manifest)) if before is not None else []
+    if changed:
+        raise WeightsError(
+            f"{manifest.repo} brings other code than was accepted: {', '.join(changed)}",
+            hint=f"read it below {folder}; --accept-code then takes it",
+        )
+
+
+def foreign(folder: Path, manifest: Manifest) -> list[str]:
+    """Return which configurations have an engine take code out of another repository, in words.
+
+    transformers writes that as `auto_map: {AutoConfig: ORG/NAME--module.Class}`.
+    """
+    found = []
+    for item in manifest.items:
+        if not item.path.endswith("config.json") or "/" in item.path or item.size > _MOST:
+            continue
+        try:
+            config = msgspec.json.decode((folder / item.path).read_bytes())
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        found += [
+            f"{item.path} has an engine take code from {word.partition('--')[0]!r:.100}"
+            for word in _mapped(config)
+            if "--" in word
+        ]
+    return found
+
+
+def _mapped(config: object) -> Iterator[str]:
+    """Yield the words of every `auto_map` in *config*, however deep."""
+    if isinstance(config, list):
+        for one in config:
+            yield from _mapped(one)
+    if not isinstance(config, dict):
+        return
+    for key, value in config.items():
+        if key == "auto_map" and isinstance(value, dict):
+            words = [w for v in value.values() for w in (v if isinstance(v, list) else [v])]
+            yield from (word for word in words if isinstance(word, str))
+        else:
+            yield from _mapped(value)
 
 
 def imports_of(source: bytes) -> tuple[str, ...]:

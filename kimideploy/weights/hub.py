@@ -46,10 +46,12 @@ class Repository:
 
 def offline() -> bool:
     """Return whether the environment forbids requests to the hub."""
-    return any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )
+    return switched("HF_HUB_OFFLINE") or switched("TRANSFORMERS_OFFLINE")
+
+
+def switched(name: str) -> bool:
+    """Return whether a variable of the environment says yes, as the hub's client reads it."""
+    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def find(repo: str, revision: str | None, pause: Pause) -> Repository:

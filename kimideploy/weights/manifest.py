@@ -58,8 +58,8 @@ class Item(Strict, frozen=True):
 
     @property
     def code(self) -> bool:
-        """Whether an engine that trusts the checkpoint runs it."""
-        return self.path.endswith(".py")
+        """Whether an engine runs it: Python, or a chat template."""
+        return self.path.endswith((".py", ".jinja"))
 
     def hasher(self) -> _Hash:
         """Return a new hash that yields `digest` once it was fed all bytes."""

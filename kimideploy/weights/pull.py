@@ -79,6 +79,8 @@ def _pulled(wanted: Wanted, manifest: Manifest, top: Path, line: Line) -> Pulled
     fetched = 0
     # Why without the lock: what is whole needs nothing, and may be someone else's to write.
     if stands(final, manifest, tell):
+        if not line.ways.accept_code:
+            code.same(final, manifest, wanted.code)
         staging.sweep()
     else:
         space.writable(final.parent)

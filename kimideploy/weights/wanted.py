@@ -22,7 +22,7 @@ def of_plan(plan: Plan, catalog: Catalog) -> tuple[Wanted, ...]:
         code=plan.pins.code or None,
     )
     draft = plan.candidate.draft
-    return (main,) if draft is None else (main, Wanted(draft))
+    return (main,) if draft is None else (main, Wanted(draft, plan.pins.draft))
 
 
 def of_model(

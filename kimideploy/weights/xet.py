@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from kimideploy.weights.hub import Repository, asked_once
+from kimideploy.weights.hub import Repository, asked_once, switched
 from kimideploy.weights.manifest import Item
 from kimideploy.weights.retry import Pause, Trouble
 
@@ -18,7 +18,9 @@ _TIMEOUT = 30.0
 
 
 def available() -> bool:
-    """Return whether hf-xet is installed and can stream ranges."""
+    """Return whether hf-xet is installed, can stream ranges, and HF_HUB_DISABLE_XET lets it."""
+    if switched("HF_HUB_DISABLE_XET"):
+        return False
     try:
         import hf_xet  # noqa: PLC0415
     except ImportError:

@@ -13,8 +13,9 @@ import pytest
 
 from kimideploy.apply.weights import bring
 from kimideploy.engines import complete
+from kimideploy.errors import WeightsError
 from kimideploy.planning.types import Local, Plan
-from kimideploy.weights import load
+from kimideploy.weights import load, space
 from kimideploy.weights.resolve import Ways
 from tests.cli.run import run
 from tests.flows import place
@@ -24,6 +25,7 @@ from tests.unit.engines.plans import CATALOG, plan
 
 REPO = "moonshotai/Kimi-K2.7-Code"
 DRAFT = "lightseekorg/kimi-k2.7-coder-eagle3.1-mla"
+CODE = ["chat_template.jinja", "modeling_kimi_k25.py"]
 
 
 @pytest.fixture
@@ -127,23 +129,57 @@ def test_what_stands_in_the_plan(hub: Hub, tmp_path: Path) -> None:
     found = brought(unpulled(), tmp_path)
 
     assert commit(hub) == found.pins.revision
-    assert ["modeling_kimi_k25.py"] == [pin.path for pin in found.pins.code]
+    assert CODE == [pin.path for pin in found.pins.code]
     assert "unpinned" not in [notice.code for notice in found.warnings]
     assert found == brought(found, tmp_path)
 
 
 def test_the_draft_comes_too(hub: Hub, tmp_path: Path) -> None:
     """A plan with a draft model serves from two folders, and the engine asks the hub nothing."""
-    hub.add(DRAFT, kimi(tmp_path / "draft", count=1, seed=4))
+    drafted = hub.add(DRAFT, kimi(tmp_path / "draft", count=1, seed=4))
     wanted = unpulled()
     candidate = msgspec.structs.replace(wanted.candidate, draft=DRAFT)
     found = brought(msgspec.structs.replace(wanted, candidate=candidate), tmp_path)
     words = " ".join(found.launches[0].argv)
 
+    assert drafted == found.pins.draft
     assert found.local is not None
     assert f'"model":"{found.local.draft}"' in words
     assert f"{tmp_path / 'store' / DRAFT}" in words
     assert ("HF_HUB_OFFLINE", "1") in found.launches[0].env
+
+
+def test_a_draft_that_is_refused(hub: Hub, tmp_path: Path) -> None:
+    """A draft model that can't be had is found out before a byte of the checkpoint comes."""
+    wanted = unpulled()
+    candidate = msgspec.structs.replace(wanted.candidate, draft=DRAFT)
+    with pytest.raises(WeightsError, match=f"the hub knows no {DRAFT}"):
+        brought(msgspec.structs.replace(wanted, candidate=candidate), tmp_path)
+
+    assert 0 == hub.sent(r"\?until")
+    assert not (tmp_path / "store").exists()
+
+
+def test_room_for_both(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoint and draft are summed: a disk that holds either alone is refused before a byte."""
+    hub.add(DRAFT, kimi(tmp_path / "draft", count=1, size=200_000, seed=4))
+    wanted = unpulled()
+    candidate = msgspec.structs.replace(wanted.candidate, draft=DRAFT)
+    monkeypatch.setattr(space, "look", lambda _: space.Room((256 << 20) + 400_000, None, None))
+    with pytest.raises(WeightsError, match="short"):
+        brought(msgspec.structs.replace(wanted, candidate=candidate), tmp_path)
+
+    assert 0 == hub.sent(r"\?until")
+
+
+def test_the_draft_is_pinned(hub: Hub, tmp_path: Path) -> None:
+    """`plan --pin` pins the draft's commit as well, and both engines are told of it."""
+    drafted = hub.add(DRAFT, kimi(tmp_path / "draft", count=1, seed=4))
+    result = run("plan", "--hardware", "8xH200", "--draft", "--pin", "--json")
+    document = json.loads(result.stdout)
+
+    assert drafted == document["pins"]["draft"]
+    assert f'"revision":"{drafted}"' in " ".join(document["launches"][0]["argv"])
 
 
 def test_a_network_file_system(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,11 +219,11 @@ def test_plan_pin(hub: Hub, tmp_path: Path) -> None:
 
     assert 0 == result.exit_code, result.stderr
     assert commit(hub) == document["pins"]["revision"]
-    assert ["modeling_kimi_k25.py"] == [pin["path"] for pin in document["pins"]["code"]]
+    assert CODE == [pin["path"] for pin in document["pins"]["code"]]
     assert commit(hub) in document["launches"][0]["argv"]
     assert 0 == hub.sent(r"\?until")
     shown = run("plan", "--hardware", "8xH200", "--pin").stdout
-    assert "1 file of the repository, pinned by sha256" in shown
+    assert "2 files of the repository, pinned by sha256" in shown
     refused = run("plan", "--hardware", "8xH200", "--pin", "--model-path", str(tmp_path))
     assert 2 == refused.exit_code
     assert os.environ["HF_ENDPOINT"] not in shown

@@ -62,7 +62,7 @@ def test_dry_run_writes_nothing(bench: Bench) -> None:
     assert f"{ALL} files" in text.stdout
     assert max(len(line) for line in text.stdout.splitlines() if "/" not in line) <= 80
     assert found["fetch"] == found["bytes"] == sum(file["size"] for file in found["files"])
-    assert ["modeling_kimi_k25.py"] == found["code"]
+    assert ["chat_template.jinja", "modeling_kimi_k25.py"] == found["code"]
     assert not bench.top.exists()
 
 

@@ -63,12 +63,15 @@ def test_both_ways_are_tried(bench: Bench) -> None:
     assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
 
 
+@pytest.mark.parametrize("how", ["--no-xet", "HF_HUB_DISABLE_XET"])
 @pytest.mark.usefixtures("store")
-def test_without_xet(bench: Bench) -> None:
-    """--no-xet asks the store nothing."""
-    bench.pull(wanted=Wanted(REPO), xet=False)
+def test_without_xet(bench: Bench, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--no-xet and the hub client's own variable ask the store nothing."""
+    if how == "HF_HUB_DISABLE_XET":
+        monkeypatch.setenv(how, "1")
+    bench.pull(wanted=Wanted(REPO), xet=how != "--no-xet")
 
-    assert not [one for one in bench.hub.log if "xet" in one.path.split("?")[0].split("/")[-2]]
+    assert not [one for one in bench.hub.log if "xet-read-token" in one.path]
     assert bench.hub.sent(r"\?until") > 3 * SIZE
 
 

@@ -71,6 +71,23 @@ def test_vllm_serves_from_what_was_pulled() -> None:
     assert parsed.values["revision"] is None
 
 
+def test_both_take_a_pinned_draft() -> None:
+    """The draft model's own commit reaches the engine that fetches it; a folder has none."""
+    made = plan(draft=DRAFT)
+    pinned = msgspec.structs.replace(made, pins=msgspec.structs.replace(made.pins, draft=REVISION))
+    vllm = judged("vllm", complete(pinned, CATALOG).launches[0].argv)
+    local = msgspec.structs.replace(pinned, local=Local("/srv/kimi", draft="/srv/draft"))
+    pulled = judged("vllm", complete(local, CATALOG).launches[0].argv)
+    other = plan("sglang", "b300", kv="fp8", draft=DRAFT)
+    other = msgspec.structs.replace(other, pins=msgspec.structs.replace(other.pins, draft=REVISION))
+    sglang = judged("sglang", complete(other, CATALOG).launches[0].argv)
+
+    assert (vllm.ok, pulled.ok, sglang.ok) == (True, True, True)
+    assert REVISION in str(vllm.values["speculative_config"])
+    assert REVISION not in str(pulled.values["speculative_config"])
+    assert REVISION == sglang.values["speculative_draft_model_revision"]
+
+
 def test_vllm_understands() -> None:
     """What vLLM reads is what the plan decided."""
     made = plan(layout=Layout(tp=8, dcp=8, ep=True), kv="fp8", revision=REVISION, draft=DRAFT)
