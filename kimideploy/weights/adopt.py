@@ -1,28 +1,33 @@
 """Take over files that are on this machine already: the hub's cache, a folder, another commit.
 
 A clone of the blocks (reflink) comes first, as it costs nothing and stays ours whatever happens to
-the other; then a second name (hard link); a copy only from another disk. All are hashed.
+the other; then a second name (hard link); a copy only of what is small, or from another disk. All
+are hashed.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from kimideploy.weights import space
 from kimideploy.weights.events import Adopted, Event, How, Moved, Told
-from kimideploy.weights.hashing import hashed
+from kimideploy.weights.hashing import Hashed, prove
 from kimideploy.weights.manifest import Item, Manifest
+from kimideploy.weights.parallel import Tally, each
 from kimideploy.weights.seen import Record
 from kimideploy.weights.store import Kept, Staging
 
 #: ioctl FICLONE of linux/fs.h
 _CLONE = 0x40049409
+_READ = 1 << 20
+#: files that are taken over at once
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,15 @@ class Donor:
     path: Path
     #: whether it lies on the disk the weights go to, where taking it over costs no room
     near: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What came of a donor: how it was taken, and what its bytes are; None: it could not be."""
+
+    donor: Donor
+    how: How | None
+    result: Hashed
 
 
 def caches() -> list[Path]:
@@ -74,32 +88,29 @@ def donors(
 
 
 def adopt(donors: Sequence[Donor], staging: Staging, record: Record) -> Iterator[Event]:
-    """Take over *donors* into *staging*; yields what happens. What is not right is left out."""
-    taken: dict[str, tuple[Donor, How]] = {}
-    for donor in donors:
-        target = staging.files / donor.item.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            taken[donor.item.path] = donor, _take(donor.path, target)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            yield Told(text=f"{donor.path} can't be taken over: {error.strerror or error}")
-    files = [(donor.item, staging.files / donor.item.path) for donor, _ in taken.values()]
-    for result in hashed(files):
-        if isinstance(result, Moved):
-            yield result
+    """Take over *donors* into *staging*; yields what happens. What is not right is left out.
+
+    Each is recorded when it is proved: a run that is killed goes on with the next one.
+    """
+    tally = Tally("taking over", {donor.item.path: donor.item.size for donor in donors})
+    tasks = {
+        donor.item.path: partial(
+            _take, donor, staging.files / donor.item.path, partial(tally.count, donor.item.path)
+        )
+        for donor in donors
+    }
+    for taken in each(tasks, tally, at_once=min(_AT_ONCE, os.cpu_count() or 1)):
+        if isinstance(taken, Moved):
+            yield taken
             continue
-        donor, how = taken[result.item.path]
-        target = staging.files / result.item.path
-        if result.why is None and result.found is not None:
-            record.add(result.item, result.found)
+        donor, result = taken.donor, taken.result
+        if taken.how is not None and result.why is None and result.found is not None:
+            record.add(donor.item, result.found)
             yield Adopted(
-                path=result.item.path, bytes=result.item.size, how=how, of=str(donor.path)
+                path=donor.item.path, bytes=donor.item.size, how=taken.how, of=str(donor.path)
             )
         else:
-            target.unlink(missing_ok=True)
+            (staging.files / donor.item.path).unlink(missing_ok=True)
             yield Told(text=f"{donor.path} is not taken over: {result.why}")
 
 
@@ -120,18 +131,55 @@ def _file(path: Path, size: int) -> Path | None:
     return real if fits and os.access(real, os.R_OK) else None
 
 
-def _take(path: Path, target: Path) -> How:
-    if _cloned(path, target):
-        return "reflink"
+def _take(donor: Donor, target: Path, count: Callable[[int], None]) -> _Taken:
+    """Take *donor* over as *target* and read it; a disk that is full is raised as what it is."""
     try:
-        os.link(path, target, follow_symlinks=False)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        how = _named(donor, target)
+        if how is None:
+            return _Taken(donor, "copy", _copied(donor, target, count))
+    except OSError as error:
+        if error.errno in space.FULL:
+            with space.disk(target):
+                raise
+        return _Taken(donor, None, Hashed(donor.item, None, str(error.strerror or error)))
+    return _Taken(donor, how, prove(donor.item, target, count=count))
+
+
+def _named(donor: Donor, target: Path) -> How | None:
+    """Give the donor's bytes the name *target* without a copy; None where that can't be."""
+    if not donor.near:
+        return None
+    if _cloned(donor.path, target):
+        return "reflink"
+    if donor.item.sha256 is None:
+        # Why not: people edit configurations in place, and a second name would change with it.
+        return None
+    try:
+        os.link(donor.path, target, follow_symlinks=False)
     except OSError:
-        # Another disk, another owner, too many links, or a file system that has none.
-        shutil.copyfile(path, target, follow_symlinks=False)
-        with target.open("rb") as file:
-            os.fsync(file.fileno())
-        return "copy"
+        # Another owner, too many links, or a file system that has none.
+        return None
     return "hard link"
+
+
+def _copied(donor: Donor, target: Path, count: Callable[[int], None]) -> Hashed:
+    """Copy the donor's bytes to *target*, hashed on the way."""
+    item, hasher = donor.item, donor.item.hasher()
+    # Why also here: a link that was refused makes a copy of what should have cost no room.
+    space.check([item], 0, space.look(target.parent), target.parent)
+    buffer = memoryview(bytearray(_READ))
+    with donor.path.open("rb", buffering=0) as source, target.open("xb") as copy:
+        while got := source.readinto(buffer):
+            copy.write(buffer[:got])
+            hasher.update(buffer[:got])
+            count(got)
+        copy.flush()
+        os.fsync(copy.fileno())
+        found = os.fstat(copy.fileno())
+    good = found.st_size == item.size and hasher.hexdigest() == item.digest
+    return Hashed(item, found, None if good else "its hash is not the hub's")
 
 
 def _cloned(path: Path, target: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+Stage = Literal["taking over", "fetching", "hashing", "writing"]
 How = Literal["reflink", "hard link", "copy"]
 
 
@@ -63,7 +64,7 @@ class Moved(_Event, frozen=True, kw_only=True):
     `kept` of `done` bytes an earlier run left: they say nothing of the rate.
     """
 
-    stage: Literal["fetching", "hashing", "writing"]
+    stage: Stage
     done: int
     total: int
     kept: int = 0

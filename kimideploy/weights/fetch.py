@@ -1,7 +1,8 @@
 """Fetch files: workers share out the missing bytes, every file is proved before it gets its name.
 
 Spans are dealt by guided self-scheduling (Polychronopoulos and Kuck, 1987): long ones first, so
-that requests are few, and short ones at the end, so that no worker is left with the last file.
+that requests are few, and short ones at the end. Who has nothing left to do takes over half of the
+span that will last longest, so that no worker is left with the last file on a slow connection.
 """
 
 from __future__ import annotations
@@ -15,25 +16,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from kimideploy.errors import WeightsError
 from kimideploy.weights.events import Arrived, Damaged, Event, InFlight, Moved, Retried, Told
 from kimideploy.weights.manifest import Item
+from kimideploy.weights.pace import Pace
 from kimideploy.weights.part import BLOCK, Part, Span
 from kimideploy.weights.retry import Patience, Pause, Stopped, Trouble
 from kimideploy.weights.routes import Routes
-from kimideploy.weights.source import Rate, Watch
+from kimideploy.weights.source import Rate, Source, Watch
 
 #: bytes of the shortest and the longest span that is asked for at once
 _SHORTEST, _LONGEST = 64 << 20, 2 << 30
+#: bytes of the smallest half that is taken over; seconds that what is left has to last, and before
+#: which nothing can be said of that
+_HALF, _LASTING, _NEW = 8 << 20, 4.0, 1.0
 #: times a file may arrive whole and wrong
 _WRONG = 3
-#: seconds between two words on the progress, and over which its rate is taken
-_TICK, _WINDOW = 0.25, 8.0
+#: seconds between two words on the progress
+_TICK = 0.25
 #: seconds that workers have to end
 _PATIENCE = 3.0
 State = Literal["waiting", "opening", "open", "done"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    """A span that is being fetched, since when and from where."""
+
+    file: _File
+    span: Span
+    since: float
+    start: int
+
+    def lasts(self, now: float) -> float:
+        """Return the seconds it will go on for at the rate it had so far; 0 where it is too new."""
+        if now - self.since < _NEW:
+            return 0.0
+        rate = (self.span.at - self.start) / (now - self.since)
+        return (self.span.end - self.span.at) / max(rate, 1.0)
 
 
 @dataclass
@@ -74,6 +94,7 @@ class Fetch:
         self._stop, self._pause, self._arrived = stop, pause, arrived
         self._watch, self._rate = Watch(stall), Rate(rate, pause.sleep)
         self._turn = threading.Condition()
+        self._running: list[_Running] = []
         self._failure: BaseException | None = None
         self._said: list[Event] = []
         self.fetched = 0
@@ -162,6 +183,7 @@ class Fetch:
             self._stop.set()
             self._turn.notify_all()
         self._watch.abort()
+        self._routes.abort()
 
     def _claim(self, mine: _File | None) -> tuple[_File, Span | None] | None:
         """Return a file to open or a span to fetch, None when nothing is left; waits for either."""
@@ -179,8 +201,30 @@ class Fetch:
                 if shared:
                     largest = max(shared, key=lambda file: file.missing)
                     return largest, self._deal(largest)
+                half = self._half()
+                if half is not None:
+                    return half
                 self._turn.wait(1.0)
         return None
+
+    def _half(self) -> tuple[_File, Span] | None:
+        """Take over the second half of what will last longest, where that is worth a request."""
+        now = time.monotonic()
+        lasting = [
+            run
+            for run in self._running
+            if run.span.end - run.span.at >= 2 * _HALF
+            and run.lasts(now) > _LASTING
+            and self._routes.shared(run.file.item)
+        ]
+        if not lasting:
+            return None
+        run = max(lasting, key=lambda run: run.lasts(now))
+        # Why safe while it is read: what its worker has in its hands is far less than a half.
+        middle = (run.span.at + run.span.end) // 2 // BLOCK * BLOCK
+        half = Span(run.file.part, middle, run.span.end)
+        run.span.end = middle
+        return run.file, half
 
     def _deal(self, file: _File) -> Span:
         """Cut a span off the file's first gap."""
@@ -206,15 +250,12 @@ class Fetch:
         patience = Patience(file.item.path, self._pause.first)
         while span.at < span.end:
             source = self._routes.choose(file.item)
-            before, began = span.at, time.monotonic()
+            before = span.at
+            run = _Running(file, span, time.monotonic(), before)
+            with self._turn:
+                self._running.append(run)
             try:
-                body = source.open(file.item, span.at, span.end)
-                try:
-                    self._watch.over(
-                        body, (span.at, span.end), lambda data: self._take(file, span, data)
-                    )
-                finally:
-                    body.close()
+                self._bring(source, file, span)
             except Trouble as trouble:
                 if self._stop.is_set():
                     raise Stopped from trouble
@@ -227,7 +268,20 @@ class Fetch:
                 self._say(Retried(path=file.item.path, why=trouble.why, wait=wait))
                 self._pause.sleep(wait)
             finally:
-                self._routes.measured(source, span.at - before, time.monotonic() - began)
+                with self._turn:
+                    self._running.remove(run)
+
+    def _bring(self, source: Source, file: _File, span: Span) -> None:
+        """Ask for what is missing of *span*, once; Trouble for an answer that does not bring it."""
+        before, began = span.at, time.monotonic()
+        try:
+            body = source.open(file.item, span.at, span.end)
+            try:
+                self._watch.over(body, span, lambda data: self._take(file, span, data))
+            finally:
+                body.close()
+        finally:
+            self._routes.measured(source, span.at - before, time.monotonic() - began)
 
     def _take(self, file: _File, span: Span, data: memoryview) -> None:
         if self._stop.is_set():
@@ -265,37 +319,3 @@ class Fetch:
             file.part = Part(file.item, file.part.path.with_suffix(""))
             file.state = "waiting"
             self._turn.notify_all()
-
-
-class Pace:
-    """Rates over the last seconds, in all and for each file."""
-
-    def __init__(self, look: Callable[[], Moved]) -> None:
-        self._look = look
-        self._seen: list[tuple[float, Moved]] = []
-
-    def now(self) -> Moved:
-        """Return how far it is, with the rates."""
-        found, when = self._look(), time.monotonic()
-        self._seen.append((when, found))
-        while len(self._seen) > 2 and when - self._seen[0][0] > _WINDOW:  # noqa: PLR2004
-            self._seen.pop(0)
-        began, first = self._seen[0]
-        seconds = when - began
-        if seconds <= 0:
-            return found
-        rate = _come(first, found) / seconds
-        before = {file.path: file for file in first.active}
-        active = tuple(
-            msgspec.structs.replace(file, rate=_come(before.get(file.path), file) / seconds)
-            for file in found.active
-        )
-        eta = (found.total - found.done) / rate if rate > 0 else None
-        return msgspec.structs.replace(found, rate=rate, eta=eta, active=active)
-
-
-def _come(before: Moved | InFlight | None, now: Moved | InFlight) -> int:
-    """Return the bytes that came between two looks."""
-    first = before.done - before.kept if before is not None else 0
-    # Why not less: a file that came wrong takes its bytes back.
-    return max(now.done - now.kept - first, 0)

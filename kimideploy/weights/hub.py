@@ -6,18 +6,22 @@ HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and proxies are heeded.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from kimideploy.errors import KimiError, RequestError, WeightsError
 from kimideploy.weights.manifest import Item
-from kimideploy.weights.retry import TRANSIENT, Patience, Pause, Trouble, asked
+from kimideploy.weights.retry import Patience, Pause, Trouble, asked, transient
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_ITEMS = 100_000
+#: seconds that the hub may say nothing; tries of a question before anything has come of it
+_TIMEOUT, _TRIES = 30.0, 5
+#: of each thread: what it has asked for a question that is to be asked once, None for others
+_own = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +67,18 @@ def find(repo: str, revision: str | None, pause: Pause) -> Repository:
 
     Raises WeightsError for what the hub refuses, RequestError for a name that is none.
     """
-    from huggingface_hub import HfApi, constants  # noqa: PLC0415
+    # Why before the library: it reads the variable, too, and fails over a wrong one.
+    endpoint = address()
+    from huggingface_hub import HfApi  # noqa: PLC0415
 
     # Why ignored: its documentation lists the name, its type hints don't.
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # noqa: PLC0415
         build_hf_headers,
     )
 
-    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-    if not re.match(r"https?://[^/]", endpoint):
-        raise RequestError(
-            f"HF_ENDPOINT {endpoint[:80]!r} is no address",
-            hint="it begins with https:// or http://",
-        )
+    headers = build_hf_headers()
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        raise RequestError("HF_TOKEN holds signs that no token has", hint="copy it again")
     if revision is None or not COMMIT.fullmatch(revision):
         told = revision or "the default branch"
         info = patiently(
@@ -83,7 +90,27 @@ def find(repo: str, revision: str | None, pause: Pause) -> Repository:
         revision = info.sha
     if revision is None or not COMMIT.fullmatch(revision):
         raise WeightsError(f"the hub names no commit of {repo}")
-    return Repository(repo, revision, endpoint, build_hf_headers())
+    return Repository(repo, revision, endpoint, headers)
+
+
+def address() -> str:
+    """Return the hub's address: HF_ENDPOINT or the usual one; RequestError for what is none."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
+    if not endpoint:
+        from huggingface_hub import constants  # noqa: PLC0415
+
+        return constants.ENDPOINT
+    try:
+        parts = urlsplit(endpoint)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not endpoint.isascii() or not endpoint.isprintable() or " " in endpoint:
+        raise RequestError(
+            f"HF_ENDPOINT {endpoint[:80]!r} is no address",
+            hint="it is https:// or http://, a host, and maybe :PORT and a path",
+        )
+    return endpoint
 
 
 def items_of(repository: Repository, pause: Pause) -> tuple[Item, ...]:
@@ -130,11 +157,12 @@ def _item(entry: RepoFile, repo: str) -> Item:
 
 def patiently(told: str, question: Callable[[], T], repo: str, pause: Pause) -> T:
     """Return the hub's answer, asked again while its failures may pass."""
-    patience = Patience(told, pause.first)
+    patience = Patience(told, pause.first, _TRIES)
     while True:
         pause.heed()
         try:
-            return asked_once(question, repo)
+            with _once():
+                return asked_once(question, repo)
         except Trouble as trouble:
             wait = patience.wait(trouble)
             pause.told(repo, trouble.why, wait)
@@ -146,6 +174,7 @@ def asked_once(question: Callable[[], T], repo: str) -> T:
     from huggingface_hub import errors as hub  # noqa: PLC0415
 
     try:
+        _limited()
         return question()
     except hub.HFValidationError as error:
         raise RequestError(f"{repo!r} is no name of a repository") from error
@@ -155,7 +184,7 @@ def asked_once(question: Callable[[], T], repo: str) -> T:
         ) from error
     except hub.HfHubHTTPError as error:
         status, headers = error.response.status_code, dict(error.response.headers)
-        if status in TRANSIENT:
+        if transient(status):
             raise Trouble(f"the hub answered {status}", asked(headers)) from error
         raise refusal(repo, None, status, headers) from error
     except (hub.HTTPError, OSError) as error:  # type: ignore[attr-defined]
@@ -168,6 +197,49 @@ def asked_once(question: Callable[[], T], repo: str) -> T:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # Why so wide: an answer that is no JSON, or lacks what it must have, is the server's doing.
         raise Trouble(f"the hub's answer can't be read: {type(error).__name__}") from error
+
+
+@contextmanager
+def _once() -> Iterator[None]:
+    """Have the hub's client ask once: to ask again, to wait and to tell of it is up to us."""
+    _own.asked = set()
+    try:
+        yield
+    finally:
+        _own.asked = None
+
+
+def _limited() -> None:
+    """Have the hub's client give up a request that brings nothing; by itself it waits for ever."""
+    # Why ignored: its documentation lists the name, its type hints don't.
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    client = get_session()
+    hooks = client.event_hooks
+    if _requested not in hooks["request"]:
+        # Why: it tells of each failure on stderr, in the middle of what we tell.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        client.event_hooks = {
+            "request": [*hooks["request"], _requested],
+            "response": [*hooks["response"], _answered],
+        }
+
+
+def _requested(request: Any) -> None:
+    wanted = request.extensions.get("timeout") or {}
+    request.extensions["timeout"] = {
+        name: wanted.get(name) or _TIMEOUT for name in ("connect", "read", "write", "pool")
+    }
+    asked_before: set[str] | None = getattr(_own, "asked", None)
+    if asked_before is not None:
+        if str(request.url) in asked_before:
+            raise Trouble("the hub did not answer")
+        asked_before.add(str(request.url))
+
+
+def _answered(response: Any) -> None:
+    if getattr(_own, "asked", None) is not None and transient(response.status_code):
+        raise Trouble(f"the hub answered {response.status_code}", asked(dict(response.headers)))
 
 
 def _untrusted(error: BaseException | None) -> bool:
@@ -186,10 +258,13 @@ def refusal(repo: str, path: str | None, status: int, headers: Mapping[str, str]
         case "GatedRepo", _:
             return WeightsError(
                 f"{repo} is gated: its licence wants to be accepted first",
-                hint="accept it on the hub's page, then set HF_TOKEN",
+                hint=f"accept it on {address()}/{repo}, then set HF_TOKEN",
             )
         case "RevisionNotFound", _:
-            return WeightsError(f"{repo} has no such revision")
+            return WeightsError(
+                f"{repo} has no such revision",
+                hint="a commit is named by all its 40 digits; without --revision it is the newest",
+            )
         case ("RepoNotFound", _) | (None, 401 | 403 | 404) if path is None:
             return WeightsError(
                 f"the hub knows no {repo}, or HF_TOKEN may not see it",

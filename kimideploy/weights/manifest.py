@@ -85,6 +85,11 @@ class Manifest(Strict, frozen=True):
         return sum(item.size for item in self.items)
 
     @property
+    def proofs(self) -> dict[str, tuple[int, str]]:
+        """Size and hash of each file by its name: what makes two manifests mean the same."""
+        return {item.path: (item.size, item.digest) for item in self.items}
+
+    @property
     def code(self) -> tuple[Item, ...]:
         """The files an engine would run."""
         return tuple(item for item in self.items if item.code)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from kimideploy.weights.events import InFlight, Moved
-from kimideploy.weights.fetch import Pace
+from kimideploy.weights.events import InFlight, Moved, Stage
+from kimideploy.weights.pace import Pace
 from kimideploy.weights.retry import Stopped
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ _TICK = 0.25
 class Tally:
     """How far some files are, and whether all shall end."""
 
-    def __init__(self, stage: Literal["hashing", "writing"], sizes: Mapping[str, int]) -> None:
+    def __init__(self, stage: Stage, sizes: Mapping[str, int]) -> None:
         """Name the files that are worked on, each with its bytes."""
         self._stage, self._sizes = stage, sizes
         self._done: dict[str, int] = {}

@@ -19,7 +19,7 @@ from kimideploy.weights.space import disk
 from kimideploy.weights.store import write_whole
 
 #: bytes of a block: what a killed run may fetch again for each file in flight
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 _READ = 1 << 20
 _LINE = re.compile(rb"(\d{1,9}) ([0-9a-f]{8})")
 _MOST_LEDGER = 64 << 20
@@ -34,7 +34,7 @@ class Part:
         self.path = place.with_name(f"{place.name}.part")
         self.ledger = place.with_name(f"{place.name}.ledger")
         self.blocks = -(-item.size // BLOCK)
-        #: bytes that are here and counted, and those of them that an earlier run left
+        #: bytes that are here, and those of them that an earlier run left
         self.have = self.kept = 0
         self._done = bytearray(self.blocks)
         self._hash, self._hashed = item.hasher(), 0
@@ -93,6 +93,7 @@ class Part:
             piece, data = data[:room], data[room:]
             self._write(piece, span.at)
             with self._lock:
+                self.have += len(piece)
                 first = not self._catching and self._hashed == span.at
             if first:
                 # Why without the lock: only who writes the first missing bytes comes here.
@@ -165,7 +166,6 @@ class Part:
         os.write(self._log, b"%d %08x\n" % (block, crc))
         with self._lock:
             self._done[block] = 1
-            self.have += self._length(block)
 
     def _catch_up(self) -> None:
         """Hash the blocks that came before those ahead of them, from the page cache."""
@@ -212,7 +212,7 @@ class Part:
 
 
 class Span:
-    """The bytes of a part that one worker fetches, and how far it is."""
+    """The bytes of a part that one worker fetches, and how far it is; `end` may come nearer."""
 
     __slots__ = ("at", "crc", "end", "part", "start")
 

@@ -5,13 +5,12 @@ Both know their files with sizes and read a few bytes of one, which is all that 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from kimideploy.errors import RequestError, WeightsError
-from kimideploy.weights.hub import asked_once
+from kimideploy.weights.hub import address, asked_once
 from kimideploy.weights.retry import Trouble
 
 T = TypeVar("T")
@@ -84,11 +83,11 @@ class Hub:
 
     def __init__(self, repo: str, revision: str | None = None) -> None:
         """Resolve *revision* to its commit and list its files: one request."""
+        # Why now: the library reads it once, when it is imported, and fails over a wrong one.
+        self._endpoint = address()
         from huggingface_hub import HfApi  # noqa: PLC0415
 
         self.name = repo
-        # Why now: the library reads it once, when it is imported.
-        self._endpoint = os.environ.get("HF_ENDPOINT")
         info = self._asked(
             lambda: HfApi(endpoint=self._endpoint).model_info(
                 repo, revision=revision, files_metadata=True

@@ -11,20 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
 from kimideploy.weights import code, space
 from kimideploy.weights.adopt import adopt, donors
-from kimideploy.weights.events import Adopted, Published, Resolved, Told
+from kimideploy.weights.events import Adopted, Event, Moved, Published, Resolved, Told
 from kimideploy.weights.fetch import Fetch
 from kimideploy.weights.forecast import together
+from kimideploy.weights.hashing import hashed
 from kimideploy.weights.manifest import Item, Manifest
 from kimideploy.weights.mend import put, stands, wrong
 from kimideploy.weights.resolve import Line, Tell, Ways, planned
 from kimideploy.weights.routes import Routes
 from kimideploy.weights.seen import Record
 from kimideploy.weights.selection import Wanted
-from kimideploy.weights.store import Kept, Staging, claimed, every, home
+from kimideploy.weights.store import Kept, Staging, claimed, every, home, write_whole
 from kimideploy.weights.structure import faults
 from kimideploy.weights.xet import Xet, available
 
@@ -132,13 +135,15 @@ class _Bring:
     ) -> None:
         self._manifest, self._staging, self._line = manifest, staging, line
         self._kept, self._tell = kept, line.tell
+        #: files and bytes that are brought in all
+        self._whole = 0, 0
         self.fetched = 0
 
     def all(self, wanted: Wanted) -> None:
         """Bring every file, and publish the folder."""
         staging, manifest = self._staging, self._manifest
         staging.begin(manifest)
-        (staging.folder / "asked").write_text(wanted.revision or "", encoding="utf-8")
+        write_whole(staging.folder / "asked", (wanted.revision or "").encode())
         self._items(manifest.items, lambda: self._gate(wanted.code))
         # Why once more: a folder in the making may have been touched since.
         record = Record(staging.files)
@@ -159,7 +164,8 @@ class _Bring:
         """Bring *items*; *gate* may refuse once the small ones are here, and when all are."""
         staging, ways = self._staging, self._line.ways
         record = Record(staging.files)
-        missing = [item for item in items if not record.holds(item)]
+        self._whole = len(items), sum(item.size for item in items)
+        missing = self._found([item for item in items if not record.holds(item)], record)
         missing = self._adopted(missing, record)
         if missing and ways.offline:
             size = sum(item.size for item in missing) / 1e9
@@ -172,10 +178,30 @@ class _Bring:
         space.check(missing, space.taken(parts), space.look(staging.folder), staging.final.parent)
         self._reserve(missing, parts)
         small = [item for item in missing if item.sha256 is None]
-        self._fetch(small, record)
+        large = [item for item in missing if item.sha256 is not None]
+        self._fetch(small, large, record)
         gate()
-        self._fetch([item for item in missing if item.sha256 is not None], record)
+        self._fetch(large, (), record)
         gate()
+
+    def _found(self, missing: Sequence[Item], record: Record) -> list[Item]:
+        """Return the items of *missing* that do not lie here, proved.
+
+        A run that was killed may have given a file its name and not come to write it down.
+        """
+        lost = []
+        for item in missing:
+            path = self._staging.files / item.path
+            if path.is_file() and not path.is_symlink():
+                lost.append((item, path))
+        here = set()
+        for result in hashed(lost):
+            if isinstance(result, Moved):
+                self._tell(result)
+            elif result.why is None and result.found is not None:
+                record.add(result.item, result.found)
+                here.add(result.item.path)
+        return [item for item in missing if item.path not in here]
 
     def _adopted(self, missing: Sequence[Item], record: Record) -> list[Item]:
         """Return the items of *missing* that nothing on this machine could stand in for."""
@@ -202,7 +228,8 @@ class _Bring:
                 part.unlink(missing_ok=True)
             raise
 
-    def _fetch(self, items: Sequence[Item], record: Record) -> None:
+    def _fetch(self, items: Sequence[Item], later: Sequence[Item], record: Record) -> None:
+        """Fetch *items*; *later* are those that will come after them."""
         if not items:
             return
         line, staging = self._line, self._staging
@@ -222,11 +249,29 @@ class _Bring:
             )
             try:
                 for event in run.run():
-                    self._tell(event)
+                    self._tell(self._of_all(event, items, later))
             finally:
                 routes.close()
                 self.fetched += run.fetched
         line.stop.clear()
+
+    def _of_all(self, event: Event, items: Sequence[Item], later: Sequence[Item]) -> Event:
+        """Return *event* with its progress told of all files, those that are here included."""
+        if not isinstance(event, Moved):
+            return event
+        files, size = self._whole
+        away = [*items, *later]
+        before = size - sum(item.size for item in away)
+        done = before + event.done
+        return msgspec.structs.replace(
+            event,
+            done=done,
+            total=size,
+            kept=before + event.kept,
+            files_done=files - len(away) + event.files_done,
+            files=files,
+            eta=(size - done) / event.rate if event.rate else None,
+        )
 
     def _gate(self, pinned: tuple[CodePin, ...] | None) -> None:
         """Raise WeightsError for code that was not accepted, before the large files come."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
 from kimideploy.weights.events import Event, Retried, Told
-from kimideploy.weights.hub import COMMIT, Repository, find, items_of, offline
+from kimideploy.weights.hub import COMMIT, Repository, find, items_of, offline, patiently
 from kimideploy.weights.manifest import Item, Manifest, checked, read_manifest
-from kimideploy.weights.retry import FIRST, Patience, Pause, Trouble
+from kimideploy.weights.retry import FIRST, Pause, Trouble
 from kimideploy.weights.selection import Wanted, select
 from kimideploy.weights.source import Watch
 from kimideploy.weights.store import Staging
@@ -110,25 +110,42 @@ def _read(item: Item, wire: Wire, line: Line) -> bytes:
     """Return the bytes of a small file, proved."""
     if item.size > _MOST_READ:
         raise WeightsError(f"{item.path} takes {item.size:,} bytes, which is no file of its kind")
-    patience, watch = Patience(item.path, line.pause.first), Watch(line.ways.stall)
+    watch = Watch(line.ways.stall)
     watch.start()
+
+    def once() -> bytes:
+        small = _Small(item.size)
+        body = wire.open(item, 0, item.size)
+        try:
+            watch.over(body, small, small.take)
+        finally:
+            body.close()
+        hasher = item.hasher()
+        hasher.update(small.data)
+        if hasher.hexdigest() != item.digest:
+            raise Trouble("its hash is not the hub's")
+        return bytes(small.data)
+
     try:
-        while True:
-            data = bytearray()
-            try:
-                body = wire.open(item, 0, item.size)
-                watch.over(body, (0, item.size), data.extend)
-                body.close()
-            except Trouble as trouble:
-                line.pause.sleep(patience.wait(trouble))
-                continue
-            hasher = item.hasher()
-            hasher.update(data)
-            if hasher.hexdigest() == item.digest:
-                return bytes(data)
-            line.pause.sleep(patience.wait(Trouble("its hash is not the hub's")))
+        return patiently(item.path, once, item.path, line.pause)
     finally:
         watch.end()
+
+
+class _Small:
+    """A file that fits into memory, as it comes."""
+
+    def __init__(self, size: int) -> None:
+        self.data, self.end = bytearray(), size
+
+    @property
+    def at(self) -> int:
+        """Where the next byte belongs."""
+        return len(self.data)
+
+    def take(self, piece: memoryview) -> None:
+        """Add the next bytes."""
+        self.data += piece
 
 
 def planned(wanted: Wanted, folder: Path, line: Line) -> Manifest:

@@ -11,13 +11,18 @@ from email.utils import parsedate_to_datetime
 
 from kimideploy.errors import WeightsError
 
-#: answers after which the same request may succeed
-TRANSIENT = frozenset({408, 416, 425, 429, 500, 502, 503, 504, 520, 522, 524})
+#: answers below 500 after which the same request may succeed, and one above where it can't
+_PASSING, _NOT_IMPLEMENTED = frozenset({408, 416, 425, 429}), 501
 #: tries without a new byte before it is given up; waits double up to the longest, in seconds
 _TRIES, FIRST, _LONGEST = 10, 1.0, 60.0
 #: what a server may ask for at most: the hub counts in windows of five minutes
 _LONGEST_ASKED = 600.0
 _RATE_LIMIT = re.compile(r'"[^"]*"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
+
+
+def transient(status: int) -> bool:
+    """Return whether the same request may succeed after an answer of *status*."""
+    return status in _PASSING or (status >= 500 and status != _NOT_IMPLEMENTED)  # noqa: PLR2004
 
 
 class Trouble(Exception):  # noqa: N818  no error: it is tried again
@@ -50,9 +55,9 @@ def asked(headers: Mapping[str, str]) -> float | None:
 class Patience:
     """Counts tries of one thing since its last progress."""
 
-    def __init__(self, what: str, first: float) -> None:
+    def __init__(self, what: str, first: float, tries: int = _TRIES) -> None:
         """Begin with *what* is tried, as messages call it, and the first wait in seconds."""
-        self._what, self._first, self._failed = what, first, 0
+        self._what, self._first, self._tries, self._failed = what, first, tries, 0
 
     def progress(self) -> None:
         """Something came: the count begins anew."""
@@ -61,16 +66,16 @@ class Patience:
     def wait(self, trouble: Trouble) -> float:
         """Return the seconds to wait before the next try; WeightsError when it was the last."""
         self._failed += 1
-        if self._failed >= _TRIES:
+        if self._failed >= self._tries:
             raise WeightsError(
                 f"{self._what}: {trouble.why}, {self._failed} times in a row",
                 hint="what was fetched is kept; run the same command again to go on",
             ) from trouble
-        if trouble.wait is not None:
-            return trouble.wait
         # Why chance: workers that failed together should not come back together.
         longest = min(self._first * 2.0 ** (self._failed - 1), _LONGEST)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311
+        own = longest * random.uniform(0.5, 1.0)  # noqa: S311
+        # Why not less: a server that asks for no wait at all would have used up all tries at once.
+        return max(own, trouble.wait or 0.0)
 
 
 class Pause:

@@ -57,6 +57,7 @@ class Routes:
 
     def failed(self, source: Source, item: Item) -> bool:
         """Learn of a failure; returns whether it was the one that ends the use of xet."""
+        self._wire.forget(item)
         with self._lock:
             if source is not self._xet:
                 return False
@@ -68,7 +69,8 @@ class Routes:
             return True
 
     def wrong(self, item: Item) -> None:
-        """Learn that a file came wrong: it is fetched again the plain way."""
+        """Learn that a file came wrong: it is fetched again the plain way, asked for anew."""
+        self._wire.forget(item)
         with self._lock:
             self._plain.add(item.path)
 
@@ -79,8 +81,6 @@ class Routes:
     def close(self) -> None:
         """Close what is open."""
         self._wire.close()
-        if self._xet is not None:
-            self._xet.close()
 
     def _rate(self, name: str) -> float | None:
         seconds = self._seconds[name]

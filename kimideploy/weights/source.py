@@ -10,14 +10,23 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from kimideploy.weights.manifest import Item
 from kimideploy.weights.retry import Trouble
 
+#: bytes of the smallest and the largest buffer; seconds in which one is to be full to be doubled
+_LEAST, _MOST, _SOON = 16 << 10, 512 << 10, 0.1
+
 
 class Body(Protocol):
     """An answer under way."""
+
+    @property
+    def came(self) -> int:
+        """Bytes that have come so far, also those that nobody asked for."""
+        ...
 
     def readinto(self, view: memoryview) -> int:
         """Fill *view* from the start, return how many bytes; 0 at the end. Raises Trouble."""
@@ -45,15 +54,38 @@ class Source(Protocol):
         ...
 
 
+class Range(Protocol):
+    """Bytes of a file from `at` up to `end`; both may move while they come."""
+
+    @property
+    def at(self) -> int:
+        """Where the next byte belongs."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        ...
+
+
+@dataclass(eq=False)
+class _Watched:
+    """A body that is read: what had come of it when that last changed, and when."""
+
+    body: Body
+    came: int
+    since: float
+    #: its bytes are being taken, which may last: a full disk or a limit on the rate is no stall
+    busy: bool = False
+    stalled: bool = False
+
+
 class Watch:
     """Ends bodies that bring nothing: a connection may stay open for hours and be dead."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._bodies: dict[int, tuple[Body, int, float]] = {}
-        self._brought: dict[int, int] = {}
-        self._stalled: set[int] = set()
-        self._busy: set[int] = set()
+        self._bodies: list[_Watched] = []
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True, name="stall watch")
 
@@ -66,60 +98,69 @@ class Watch:
         self._over.set()
         self._thread.join()
 
-    def over(self, body: Body, span: tuple[int, int], take: Callable[[memoryview], None]) -> None:
-        """Read *body* whole and hand its bytes to *take*; Trouble for a stall or a short answer."""
-        start, end = span
-        key, left = id(body), end - start
-        buffer = memoryview(bytearray(min(left, 512 << 10)))
+    def over(self, body: Body, span: Range, take: Callable[[memoryview], None]) -> None:
+        """Read *body* until *span* is at its end; *take* is handed its bytes and moves it there.
+
+        Raises Trouble for a stall or a short answer.
+        """
+        watched = _Watched(body, body.came, time.monotonic())
         with self._lock:
-            self._bodies[key], self._brought[key] = (body, 0, time.monotonic()), 0
+            self._bodies.append(watched)
         try:
-            while left:
-                got = body.readinto(buffer[: min(left, len(buffer))])
-                if not got:
-                    break
-                left -= got
-                # Why none while it is taken: a full disk or a limit on the rate is no stall.
-                self._busy.add(key)
-                take(buffer[:got])
-                self._brought[key] += got
-                self._busy.discard(key)
+            self._read(watched, span, take)
         except Trouble as trouble:
-            if key in self._stalled:
-                raise Trouble(self._short(key, left)) from trouble
+            if watched.stalled:
+                raise Trouble(self._short(watched, span)) from trouble
             raise
-        else:
-            if left:
-                raise Trouble(self._short(key, left))
         finally:
             with self._lock:
-                self._stalled.discard(key)
-                self._busy.discard(key)
-                del self._bodies[key], self._brought[key]
+                self._bodies.remove(watched)
 
-    def _short(self, key: int, left: int) -> str:
-        if key in self._stalled:
+    def _read(self, watched: _Watched, span: Range, take: Callable[[memoryview], None]) -> None:
+        room = _LEAST
+        buffer = memoryview(bytearray(room))
+        while (left := span.end - span.at) > 0:
+            began = time.monotonic()
+            got = watched.body.readinto(buffer[:left])
+            if not got:
+                raise Trouble(self._short(watched, span))
+            watched.busy = True
+            take(buffer[:got])
+            watched.busy = False
+            # Why not large from the start: a buffer is handed on when it is full, and a slow line
+            # that fills it in minutes would look dead until then.
+            if room < _MOST and time.monotonic() - began < _SOON:
+                room *= 2
+                buffer = memoryview(bytearray(room))
+
+    def _short(self, watched: _Watched, span: Range) -> str:
+        if watched.stalled:
             return f"nothing came for {self.seconds:g} s"
-        return f"the answer ended {left:,} bytes early"
+        return f"the answer ended {span.end - span.at:,} bytes early"
 
     def abort(self) -> None:
         """End every body."""
         with self._lock:
-            for body, _, _ in self._bodies.values():
-                with suppress(Exception):
-                    body.abort()
+            for watched in self._bodies:
+                _abort(watched.body)
 
     def _look(self) -> None:
         while not self._over.wait(min(1.0, self.seconds / 4)):
             now = time.monotonic()
             with self._lock:
-                for key, (body, seen, since) in list(self._bodies.items()):
-                    if key in self._busy or self._brought[key] != seen:
-                        self._bodies[key] = (body, self._brought[key], now)
-                    elif now - since > self.seconds:
-                        self._stalled.add(key)
-                        with suppress(Exception):
-                            body.abort()
+                for watched in self._bodies:
+                    came = watched.body.came
+                    if watched.busy or came != watched.came:
+                        watched.came, watched.since = came, now
+                    elif now - watched.since > self.seconds:
+                        watched.stalled = True
+                        _abort(watched.body)
+
+
+def _abort(body: Body) -> None:
+    # Why all: a body that ends at the same time may be in any state.
+    with suppress(Exception):
+        body.abort()
 
 
 class Rate:

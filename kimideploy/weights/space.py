@@ -20,6 +20,8 @@ from kimideploy.weights.manifest import Item
 _MARGIN = 256 << 20
 #: fallocate(2): take the blocks, leave the size as it is
 _KEEP_SIZE = 1
+#: what a disk without room says
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _UNLIMITED = resource.RLIM_INFINITY
 
 
@@ -116,7 +118,7 @@ def disk(path: Path | None = None) -> Iterator[None]:
     except OSError as error:
         named = error.filename or path
         where = f" ({named})" if named else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise WeightsError(
                 f"the disk is full{where}",
                 hint="what is there is kept: make room, then run the same command again",

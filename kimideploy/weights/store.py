@@ -64,9 +64,11 @@ def every(top: Path) -> list[Kept]:
             if not COMMIT.fullmatch(name) or not folder.is_dir():
                 continue
             complete = folder.name == name
-            manifest = read_manifest(folder if complete else folder / "files")
-            if manifest is not None:
-                found.append(Kept(folder, manifest, complete))
+            # Why suppressed: what lies in one folder must not stop work on the others.
+            with suppress(KimiError):
+                manifest = read_manifest(folder if complete else folder / "files")
+                if manifest is not None:
+                    found.append(Kept(folder, manifest, complete))
     return sorted(found, key=lambda kept: kept.folder)
 
 
@@ -173,7 +175,9 @@ def alone(path: Path, told: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
+                # Why again: with its folder gone, the lock of that name may be another's.
+                if _same(path, descriptor):
+                    path.unlink()
             return
         finally:
             os.close(descriptor)

@@ -13,23 +13,44 @@ import ssl
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from kimideploy.errors import RequestError, WeightsError
 from kimideploy.weights.hub import Repository, refusal
 from kimideploy.weights.manifest import Item
-from kimideploy.weights.retry import TRANSIENT, Pause, Trouble, asked
+from kimideploy.weights.retry import Pause, Trouble, asked, transient
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: answers that say that a signed address has run out
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 _MOST_HOPS = 5
 _PARTIAL, _WHOLE = 206, 200
-_SKIP = 1 << 20
+#: bytes of an answer that says no, read so that its connection can be kept
+_SKIPPED = 1 << 16
 #: what a kept connection says when the server had closed it in the meantime
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+#: what stands in an address as it is (RFC 3986), and % for what is quoted already
+_ADDRESS = "%/:?#[]@!$&'()*+,;=~-._"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer whose head has come, and what it comes over."""
+
+    response: http.client.HTTPResponse
+    connection: http.client.HTTPConnection
+    #: Why beside: the connection lets go of it where the server ends the connection
+    sock: socket.socket | None
+
+    def close(self) -> None:
+        """Keep the connection for the next request if all was read, else end it."""
+        if not self.response.isclosed():
+            with suppress(OSError):
+                self.response.close()
+            self.connection.close()
 
 
 class Wire:
@@ -54,27 +75,33 @@ class Wire:
             cached = self._addresses.get(item.path)
         url = cached or self._repository.url(item.path)
         for _ in range(_MOST_HOPS):
-            response, connection = self._ask(url, item, start, end)
-            if response.status in _REDIRECTS:
-                target = response.headers.get("Location")
-                self._drain(response, connection)
+            answer = self._ask(url, item, start, end)
+            status, headers = answer.response.status, answer.response.headers
+            if status in _REDIRECTS:
+                target = headers.get("Location")
+                _drain(answer)
                 if not target:
                     raise Trouble("a redirect to nowhere")
                 url = _followed(url, target, item.path)
                 continue
-            if response.status in (_PARTIAL, _WHOLE):
+            if status in (_PARTIAL, _WHOLE):
                 with self._lock:
                     self._addresses[item.path] = url
-                return self._body(response, connection, item, start, end)
-            self._failed(response, connection, item, url)
+                return self._body(answer, item, start, end)
+            _drain(answer)
+            self._refused(status, dict(headers.items()), item, url)
         raise WeightsError(f"{item.path}: more than {_MOST_HOPS} redirects")
+
+    def forget(self, item: Item) -> None:
+        """Ask the hub anew where *item* lies: what it said may have run out, or lead nowhere."""
+        with self._lock:
+            self._addresses.pop(item.path, None)
 
     def abort(self) -> None:
         """Cut every connection, so that whoever reads from one comes back."""
         with self._lock:
             for connection in self._every:
-                with suppress(OSError, AttributeError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+                _cut(connection.sock)
 
     def close(self) -> None:
         """Close every connection."""
@@ -84,36 +111,20 @@ class Wire:
                     connection.close()
             self._every.clear()
 
-    def _failed(
-        self,
-        response: http.client.HTTPResponse,
-        connection: http.client.HTTPConnection,
-        item: Item,
-        url: str,
-    ) -> None:
-        headers = dict(response.headers.items())
-        self._drain(response, connection)
-        with self._lock:
-            self._addresses.pop(item.path, None)
+    def _refused(self, status: int, headers: Mapping[str, str], item: Item, url: str) -> None:
+        """Raise what an answer means that brings no bytes."""
         wait = asked(headers)
-        if response.status in TRANSIENT:
+        if transient(status):
             if wait is not None:
                 self._pause.until(wait)
-            raise Trouble(f"the server answered {response.status}", wait)
-        if _origin(urlsplit(url)) != self._home and response.status in _EXPIRED:
+            raise Trouble(f"the server answered {status}", wait)
+        if url != self._repository.url(item.path) and status in _EXPIRED:
             # Why again: an address the hub signs holds for a while, the next one is new.
-            raise Trouble(f"the address that the hub named was refused ({response.status})")
-        raise refusal(self._repository.repo, item.path, response.status, headers)
+            raise Trouble(f"the address that the hub named was refused ({status})")
+        raise refusal(self._repository.repo, item.path, status, headers)
 
-    def _body(
-        self,
-        response: http.client.HTTPResponse,
-        connection: http.client.HTTPConnection,
-        item: Item,
-        start: int,
-        end: int,
-    ) -> HttpBody:
-        wrong, skip = None, 0
+    def _body(self, answer: _Answer, item: Item, start: int, end: int) -> HttpBody:
+        response, wrong, skip = answer.response, None, 0
         if (response.headers.get("Content-Encoding") or "identity") != "identity":
             wrong = "the server packed the bytes though asked not to"
         elif response.status == _PARTIAL:
@@ -127,13 +138,11 @@ class Wire:
             if length is not None and length != str(item.size):
                 wrong = f"the server has {length[:20]} bytes of it, not {item.size:,}"
         if wrong is not None:
-            connection.close()
+            answer.close()
             raise Trouble(wrong)
-        return HttpBody(response, connection, skip=skip, left=end - start)
+        return HttpBody(answer, skip=skip, left=end - start)
 
-    def _ask(
-        self, url: str, item: Item, start: int, end: int
-    ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+    def _ask(self, url: str, item: Item, start: int, end: int) -> _Answer:
         self._pause.heed()
         parts = urlsplit(url)
         headers = {"Accept-Encoding": "identity", "Accept": "*/*"}
@@ -147,7 +156,8 @@ class Wire:
             try:
                 target, extra = self._target(parts)
                 connection.request("GET", target, headers=headers | extra)
-                return connection.getresponse(), connection
+                sock = connection.sock
+                return _Answer(connection.getresponse(), connection, sock)
             except ssl.SSLCertVerificationError as error:
                 raise WeightsError(
                     f"the certificate of {parts.hostname} is not trusted: {error.verify_message}",
@@ -195,12 +205,14 @@ class Wire:
         name = self._proxies.get(parts.scheme) or self._proxies.get("all")
         if not name or proxy_bypass(host):
             return None
-        proxy = urlsplit(name if "://" in name else f"http://{name}")
-        if proxy.scheme != "http" or not proxy.hostname:
-            raise RequestError(
-                f"a proxy of the kind {proxy.scheme} is not supported",
-                hint="{http,https}_proxy=http://HOST:PORT, or no_proxy for the hub's host",
-            )
+        hint = "{http,https}_proxy=http://HOST:PORT, or no_proxy for the hub's host"
+        try:
+            proxy = urlsplit(name if "://" in name else f"http://{name}")
+            known = bool(proxy.hostname) and proxy.port != 0
+        except ValueError as error:
+            raise RequestError("the proxy of the environment is no address", hint=hint) from error
+        if proxy.scheme != "http" or not known:
+            raise RequestError(f"a proxy of the kind {proxy.scheme} is not supported", hint=hint)
         return proxy
 
     @cached_property
@@ -211,66 +223,64 @@ class Wire:
     def _context(self) -> ssl.SSLContext:
         return ssl.create_default_context()
 
-    @staticmethod
-    def _drain(response: http.client.HTTPResponse, connection: http.client.HTTPConnection) -> None:
-        """Read what is left of a small answer, so that its connection can be used again."""
-        try:
-            response.read(1 << 16)
-            if not response.isclosed():
-                connection.close()
-        except (OSError, http.client.HTTPException):
-            connection.close()
-
 
 class HttpBody:
-    """The bytes of one answer."""
+    """The bytes of one answer, from where they were asked for."""
 
-    def __init__(
-        self,
-        response: http.client.HTTPResponse,
-        connection: http.client.HTTPConnection,
-        *,
-        skip: int,
-        left: int,
-    ) -> None:
-        self._response, self._connection = response, connection
-        self._skip, self._left = skip, left
+    def __init__(self, answer: _Answer, *, skip: int, left: int) -> None:
+        """Begin *skip* bytes into the answer: who ignores a range sends the file from its start."""
+        self._answer, self._skip, self._left = answer, skip, left
+        self.came = 0
 
     def readinto(self, view: memoryview) -> int:
         """Fill *view* as far as bytes come; 0 at the end of what was asked for."""
-        try:
-            while self._skip:
-                # Why read: who ignores the range sends the file from its start.
-                got = len(self._response.read(min(self._skip, _SKIP)))
-                if not got:
-                    return 0
-                self._skip -= got
-                return self.readinto(view)
-            got = self._response.readinto(view[: self._left])
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-            raise Trouble(_plain(error, self._connection.host)) from error
+        while self._skip:
+            got = self._some(view[: self._skip])
+            if not got:
+                return 0
+            self._skip -= got
+        got = self._some(view[: self._left])
         self._left -= got
+        return got
+
+    def _some(self, view: memoryview) -> int:
+        answer = self._answer
+        try:
+            got = answer.response.readinto(view)
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+            raise Trouble(_plain(error, answer.connection.host)) from error
+        self.came += got
         return got
 
     def abort(self) -> None:
         """Cut the connection."""
-        sock = self._connection.sock
-        if sock is not None:
-            sock.shutdown(socket.SHUT_RDWR)
+        _cut(self._answer.sock)
 
     def close(self) -> None:
         """Keep the connection for the next request, or end it where bytes are left in it."""
-        with suppress(OSError, http.client.HTTPException, ValueError, AttributeError):
-            if not self._left and not self._response.isclosed():
-                self._response.read(0)
-        if self._left or not self._response.isclosed():
-            self._connection.close()
+        self._answer.close()
+
+
+def _drain(answer: _Answer) -> None:
+    """Read what is left of a small answer, so that its connection can be used again."""
+    with suppress(OSError, http.client.HTTPException):
+        answer.response.read(_SKIPPED)
+    answer.close()
+
+
+def _cut(sock: socket.socket | None) -> None:
+    if sock is not None:
+        with suppress(OSError):
+            # Why not its own: an encrypted socket forgets its keys first, and whoever reads from it
+            # would be handed what came encrypted.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _followed(url: str, target: str, path: str) -> str:
     """Return where a redirect leads; WeightsError for what is no address of HTTP."""
     try:
-        found = urljoin(url, target)
+        # Why quoted: header lines are bytes, and some servers write names as they are.
+        found = urljoin(url, quote(target.encode("latin-1", "replace"), safe=_ADDRESS))
         parts = urlsplit(found)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return found

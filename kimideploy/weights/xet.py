@@ -7,14 +7,17 @@ brings is hashed like everything else.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
+from kimideploy.errors import KimiError
 from kimideploy.weights.hub import Repository, asked_once, switched
 from kimideploy.weights.manifest import Item
 from kimideploy.weights.retry import Pause, Trouble
 
-_TIMEOUT = 30.0
+#: seconds that a request may be silent, and that a token must still hold
+_TIMEOUT, _SPARE = 30.0, 60.0
 
 
 def available() -> bool:
@@ -36,55 +39,57 @@ class Xet:
     def __init__(self, repository: Repository, pause: Pause) -> None:
         self._repository, self._pause = repository, pause
         self._lock = threading.Lock()
-        self._group: Any = None
+        self._session: Any = None
+        self._token: dict[str, Any] = {}
 
     def open(self, item: Item, start: int, end: int) -> XetBody:
-        """Ask for bytes *start* up to *end* of *item*."""
+        """Ask for bytes *start* up to *end* of *item*; Trouble for whatever fails."""
         import hf_xet  # noqa: PLC0415
 
         if item.xet is None:
             raise Trouble(f"{item.path} is not in the xet store")
         try:
-            group = self._connected()
-            stream = group.download_stream(hf_xet.XetFileInfo(item.xet, item.size), start, end)
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            group = self._group()
+            info = hf_xet.XetFileInfo(item.xet, item.size)
+            return XetBody(group, group.download_stream(info, start, end))
+        except KimiError as error:
+            # Why trouble: a mirror may list names of a store that it does not lead to.
+            raise Trouble(f"xet: {error.message}") from error
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError) as error:
             raise Trouble(f"xet: {str(error)[:200] or type(error).__name__}") from error
-        return XetBody(stream)
 
-    def close(self) -> None:
-        """Let go of the connection to the store."""
-        with self._lock:
-            if self._group is not None:
-                with suppress(Exception):
-                    self._group.finish()
-            self._group = None
+    def _group(self) -> Any:
+        """Return a group of its own for each range: only a group can be ended from outside.
 
-    def _connected(self) -> Any:
-        """Return the group of streams, made once: one token serves all files of a commit."""
+        One token serves all files of a commit.
+        """
         import hf_xet  # noqa: PLC0415
 
+        where = self._repository
+        route = f"{where.endpoint}/api/models/{where.repo}/xet-read-token/{where.revision}"
+        headers = dict(where.headers)
         with self._lock:
-            if self._group is not None:
-                return self._group
-            self._pause.heed()
-            where = self._repository
-            route = f"{where.endpoint}/api/models/{where.repo}/xet-read-token/{where.revision}"
-            token = asked_once(lambda: _token(route, dict(where.headers)), where.repo)
-            self._group = hf_xet.XetSession().new_download_stream_group(
-                endpoint=token["casUrl"],
-                token=token["accessToken"],
-                token_expiry_unix_secs=int(token["exp"]),
-                token_refresh_url=route,
-                token_refresh_headers=dict(where.headers),
-            )
-            return self._group
+            if int(self._token.get("exp", 0)) - time.time() < _SPARE:
+                self._pause.heed()
+                self._token = asked_once(lambda: _token(route, headers), where.repo)
+            if self._session is None:
+                self._session = hf_xet.XetSession()
+            session, token = self._session, self._token
+        return session.new_download_stream_group(
+            endpoint=token["casUrl"],
+            token=token["accessToken"],
+            token_expiry_unix_secs=int(token["exp"]),
+            token_refresh_url=route,
+            token_refresh_headers=headers,
+        )
 
 
 class XetBody:
     """A range that comes in order."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream, self._rest = stream, memoryview(b"")
+    def __init__(self, group: Any, stream: Any) -> None:
+        self._group, self._stream, self._rest = group, stream, memoryview(b"")
+        self.came = 0
 
     def readinto(self, view: memoryview) -> int:
         """Fill *view* from the piece at hand, or the next one."""
@@ -93,6 +98,7 @@ class XetBody:
             if piece is None:
                 return 0
             self._rest = memoryview(piece)
+            self.came += len(piece)
         count = min(len(view), len(self._rest))
         view[:count] = self._rest[:count]
         self._rest = self._rest[count:]
@@ -106,13 +112,13 @@ class XetBody:
         return piece
 
     def abort(self) -> None:
-        """End the stream."""
-        self._stream.cancel()
+        """End the stream, also while its next piece is waited for."""
+        self._group.abort()
 
     def close(self) -> None:
         """End the stream, if it has not ended."""
         with suppress(Exception):
-            self._stream.cancel()
+            self._group.abort()
 
 
 def _token(route: str, headers: dict[str, str]) -> dict[str, Any]:

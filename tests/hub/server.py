@@ -35,7 +35,8 @@ class Fault:
     mute: no answer at all. status: an answer of that status with *headers*. redirect: *headers*
     say where to. cut: the connection ends *at* bytes into the body; stall: it stays silent there;
     flip: one bit is wrong there. length: the answer says one byte too few. whole: the range is
-    ignored. slow: *rate* bytes a second. span: another Content-Range than was asked for.
+    ignored. slow: nothing but that. span: another Content-Range than was asked for.
+    *rate* are bytes a second, *close*: the answer says that its connection ends with it.
     """
 
     match: str
@@ -43,7 +44,8 @@ class Fault:
     times: int = 1
     at: int = 0
     status: int = 500
-    rate: float = 1e6
+    rate: float | None = None
+    close: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -234,6 +236,8 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization")
         if self.origin == "cdn":
             return self._cdn(path, query, fault)
+        if path.startswith("/signed/"):
+            return self._cdn(path.removeprefix("/signed"), query, fault)
         if self.hub.token is not None and token != f"Bearer {self.hub.token}":
             code = {"X-Error-Code": "GatedRepo" if token is None else "RepoNotFound"}
             return self._answer(403 if token is None else 401, b'{"error":"gated"}', code)
@@ -327,6 +331,8 @@ class _Handler(BaseHTTPRequestHandler):
             told = start + (1 if fault is not None and fault.kind == "span" else 0)
             head["Content-Range"] = f"bytes {told}-{end - 1}/{entry.size}"
         length = end - start - (1 if fault is not None and fault.kind == "length" else 0)
+        if fault is not None and fault.close:
+            head["Connection"] = "close"
         self.send_response(status)
         for name, value in (head | {"Content-Length": str(length)}).items():
             self.send_header(name, value)
@@ -341,39 +347,48 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, path: Path, start: int, end: int, fault: Fault | None) -> Iterator[int]:
         """Send the bytes; yields how many were sent so far."""
-        breaks = start + fault.at if fault is not None else -1
         with path.open("rb") as file:
-            at = start
+            if fault is None and not isinstance(self.connection, ssl.SSLSocket):
+                yield from self._plainly(file.fileno(), start, end)
+                return
+            at, most = start, 1 << 16
+            if fault is not None and fault.rate is not None:
+                most = min(most, max(int(fault.rate / 10), 1))
+            breaks = start + fault.at if fault is not None else -1
+            file.seek(at)
             while at < end:
-                size = min(end - at, 1 << 16 if fault is not None else 1 << 20)
-                if fault is None and not isinstance(self.connection, ssl.SSLSocket):
-                    try:
-                        at += os.sendfile(self.connection.fileno(), file.fileno(), at, size)
-                    except OSError:
-                        self.close_connection = True
-                        return
-                    yield at - start
-                    continue
-                file.seek(at)
-                data = bytearray(file.read(size))
-                if fault is not None and at <= breaks < at + size:
+                data = bytearray(file.read(min(end - at, most)))
+                if fault is not None and at <= breaks < at + len(data):
                     if fault.kind == "flip":
                         data[breaks - at] ^= 1
                     if fault.kind in ("cut", "stall"):
                         self._write(data[: breaks - at])
                         yield breaks - start
-                        if fault.kind == "stall":
-                            self._silence()
-                        self.close_connection = True
-                        with suppress(OSError):
-                            self.connection.shutdown(socket.SHUT_RDWR)
+                        self._break(silent=fault.kind == "stall")
                         return
                 if not self._write(data):
                     return
-                at += size
+                at += len(data)
                 yield at - start
-                if fault is not None and fault.kind == "slow":
-                    time.sleep(size / fault.rate)
+                if fault is not None and fault.rate is not None:
+                    time.sleep(len(data) / fault.rate)
+
+    def _plainly(self, descriptor: int, start: int, end: int) -> Iterator[int]:
+        at = start
+        while at < end:
+            try:
+                at += os.sendfile(self.connection.fileno(), descriptor, at, min(end - at, 1 << 20))
+            except OSError:
+                self.close_connection = True
+                return
+            yield at - start
+
+    def _break(self, *, silent: bool) -> None:
+        if silent:
+            self._silence()
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _silence(self) -> None:
         """Say nothing until the other side has gone."""

@@ -40,13 +40,23 @@ class Bench:
         wanted: Wanted | None = None,
         top: Path | None = None,
         code: tuple[CodePin, ...] | None = None,
+        interrupt: type[Any] | None = None,
         **ways: Any,
     ) -> Pulled:
-        """Pull, with its events kept; ways as in `Ways`."""
+        """Pull, with its events kept; ways as in `Ways`.
+
+        The first event of the kind *interrupt* is as if Ctrl-C came with it.
+        """
         options = {"backoff": 0.001, "stall": 5.0, "workers": 4, **ways}
         self.events = []
         what = replace(wanted or Wanted(self.repo), code=code)
-        return pull(what, top or self.top, Ways(**options), self.events.append)
+
+        def tell(event: Event) -> None:
+            self.events.append(event)
+            if interrupt is not None and isinstance(event, interrupt):
+                raise KeyboardInterrupt
+
+        return pull(what, top or self.top, Ways(**options), tell)
 
     def of(self, kind: type[Any]) -> list[Any]:
         """Return the events of one kind."""

@@ -11,8 +11,17 @@ import pytest
 
 from kimideploy.weights.events import Adopted, Published, Told
 from kimideploy.weights.pull import Pulled
+from kimideploy.weights.store import Staging
 from tests.hub.repos import shards
-from tests.pull.conftest import REPO, Bench, files_of, mismatches, missing_part, mount
+from tests.pull.conftest import (
+    REPO,
+    Bench,
+    files_of,
+    leftovers,
+    mismatches,
+    missing_part,
+    mount,
+)
 
 
 def fetched(bench: Bench) -> int:
@@ -39,6 +48,11 @@ def cached(bench: Bench) -> Path:
     )
 
 
+def hows(bench: Bench) -> dict[str, str]:
+    """Return how each file was taken over."""
+    return {event.path: event.how for event in bench.of(Adopted)}
+
+
 def test_the_hubs_own_cache(bench: Bench) -> None:
     """What the hub's client has downloaded is taken over by a second name, and not fetched."""
     snapshot = cached(bench)
@@ -46,7 +60,7 @@ def test_the_hubs_own_cache(bench: Bench) -> None:
     pulled = bench.pull()
 
     assert 0 == fetched(bench)
-    assert {"hard link"} == {event.how for event in bench.of(Adopted)}
+    assert "hard link" == hows(bench)[shards(4)[0]]
     assert same_blocks(pulled, shards(4)[0], snapshot / shards(4)[0])
     assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
 
@@ -79,6 +93,36 @@ def test_a_folder_by_hand(bench: Bench, tmp_path: Path) -> None:
         one.path.partition("?")[0] for one in bench.hub.log if one.sent and one.origin == "cdn"
     }
     assert same_blocks(pulled, shards(4)[0], mine / shards(4)[0])
+
+
+def test_small_files_are_copied(bench: Bench, tmp_path: Path) -> None:
+    """Whoever edits a configuration in the folder it came from does not change the store's."""
+    mine = tmp_path / "mine"
+    shutil.copytree(bench.folder, mine)
+    pulled = bench.pull(adopt=(mine,))
+    with (mine / "config.json").open("a") as config:
+        config.write(" ")
+
+    assert {"copy", "hard link"} == set(hows(bench).values())
+    assert "copy" == hows(bench)["config.json"]
+    assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
+
+
+def test_a_kill_among_copies(bench: Bench, tmp_path: Path) -> None:
+    """What a killed run had taken over is recorded, or found again, and not taken twice."""
+    mine = tmp_path / "mine"
+    shutil.copytree(bench.folder, mine)
+    with pytest.raises(KeyboardInterrupt):
+        bench.pull(adopt=(mine,), interrupt=Adopted)
+    taken = set(hows(bench))
+    staging = Staging(bench.top / REPO / bench.commit)
+    shutil.copy(mine / shards(4)[2], staging.files / shards(4)[2])
+    pulled = bench.pull(adopt=(mine,))
+
+    assert taken
+    assert not {*taken, shards(4)[2]} & set(hows(bench))
+    assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
+    assert [] == leftovers(bench.top)
 
 
 def test_from_another_disk(bench: Bench) -> None:

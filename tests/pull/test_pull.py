@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from kimideploy.errors import RequestError, WeightsError
 from kimideploy.planning.types import CodePin
 from kimideploy.weights.events import Arrived, Damaged, Moved, Published, Resolved, Told
 from kimideploy.weights.selection import Wanted
-from kimideploy.weights.store import every
+from kimideploy.weights.store import Staging, every
 from tests.hub.repos import WANTED, kimi, shards
 from tests.pull.conftest import REPO, Bench, files_of, leftovers, mismatches
 
@@ -205,6 +206,42 @@ def test_folders_with_strange_names(bench: Bench, tmp_path: Path) -> None:
 
     assert top / REPO / bench.commit == pulled.folder
     assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": "kimideploy.weights/9"}', ""])
+def test_an_odd_folder_stops_nobody_else(bench: Bench, text: str) -> None:
+    """A manifest that can't be read, in another checkpoint's folder, is no one else's trouble."""
+    odd = bench.top / "org" / "odd" / ("0" * 40) / ".kimideploy"
+    odd.mkdir(parents=True)
+    (odd / "manifest.json").write_text(text)
+
+    assert bench.pull().folder.is_dir()
+    assert [REPO] == [kept.manifest.repo for kept in every(bench.top)]
+
+
+def test_a_name_in_the_xet_store_changes_nothing(bench: Bench) -> None:
+    """Weights that are whole stay so when the hub lists them in its xet store, too."""
+    bench.pull()
+    files = bench.hub.repos[REPO][bench.commit]
+    for name, entry in files.items():
+        files[name] = replace(entry, xet="ab" * 32) if entry.sha256 is not None else entry
+    bench.hub.log.clear()
+    before = (bench.top / REPO / bench.commit).stat().st_mtime_ns
+    bench.pull()
+
+    assert 0 == bench.hub.sent("until")
+    assert before == (bench.top / REPO / bench.commit).stat().st_mtime_ns
+
+
+def test_what_a_killed_run_left_is_swept(bench: Bench) -> None:
+    """A run that was killed right after it published leaves nothing once the next has looked."""
+    pulled = bench.pull()
+    staging = Staging(pulled.folder)
+    staging.parts.mkdir(parents=True)
+    (staging.folder / "asked").write_text("")
+    bench.pull()
+
+    assert [] == leftovers(bench.top)
 
 
 def test_an_empty_file(bench: Bench) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from kimideploy.errors import WeightsError
+from kimideploy.weights.hub import Repository
+from kimideploy.weights.manifest import Item
+from kimideploy.weights.retry import Pause, Trouble
+from kimideploy.weights.wire import Wire
 from tests.cli.run import spawn
-from tests.hub.repos import kimi
+from tests.hub.repos import kimi, shards
 from tests.hub.server import Hub, running
 from tests.pull.conftest import REPO, Bench, files_of
 
@@ -53,6 +61,37 @@ def test_trusted_by_the_environment(hub: tuple[Hub, Bench], certificate: Path) -
     assert ended.stdout.strip().endswith(bench.commit)
     assert found.url.startswith("https://")
     assert files_of(Path(ended.stdout.strip())).items() <= files_of(bench.folder).items()
+
+
+def test_nothing_encrypted_is_taken_for_bytes(
+    hub: tuple[Hub, Bench], certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ends a connection while bytes wait in it is handed the file's bytes, or none."""
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    found, bench = hub
+    bench.grown(count=1, size=3_000_000)
+    name = shards(1)[0]
+    entry, whole = found.repos[REPO][bench.commit][name], (bench.folder / name).read_bytes()
+    wire = Wire(Repository(REPO, bench.commit, found.url), Pause(Event()), timeout=5)
+    body = wire.open(Item(name, entry.size, sha256=entry.sha256), 0, entry.size)
+    view = memoryview(bytearray(1 << 19))
+    got = bytes(view[: body.readinto(view[:100_000])])
+    _waiting(body._answer.sock)
+    body.abort()
+    with suppress(Trouble):
+        while count := body.readinto(view):
+            got += view[:count]
+    wire.close()
+
+    assert got == whole[: len(got)]
+
+
+def _waiting(sock: socket.socket | None) -> None:
+    """Wait until bytes lie in the socket that nobody has read."""
+    assert sock is not None
+    with select.epoll() as poll:
+        poll.register(sock.fileno(), select.EPOLLIN)
+        assert poll.poll(10)
 
 
 def test_not_trusted(hub: tuple[Hub, Bench]) -> None:
