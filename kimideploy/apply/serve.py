@@ -86,6 +86,14 @@ def serve(job: Job, tell: Tell, *, clock: Clock | None = None) -> Verdict:
             _end(process, tell, clock, caught)
 
 
+def ready_but_for_weights(job: Job) -> None:
+    """Raise what would refuse *job* whatever its weights are: its port, its engine, its version."""
+    whatever = [c for c in _preflight(job) if c.name in ("port", "engine", "version")]
+    refusal = preflight.refusal(whatever)
+    if refusal is not None:
+        raise refusal
+
+
 def _preflight(job: Job) -> tuple[Checked, ...]:
     if job.rehearsal == "stand-in":
         port = look_at_port(job.launch.host, job.launch.port)

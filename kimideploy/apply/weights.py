@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,8 +15,9 @@ from kimideploy.planning.types import Local, Plan
 from kimideploy.weights import code, load
 from kimideploy.weights.events import Event, Told
 from kimideploy.weights.pull import Pulled, pull_all
-from kimideploy.weights.resolve import Ways
+from kimideploy.weights.resolve import Ways, known
 from kimideploy.weights.store import home
+from kimideploy.weights.types import Load
 from kimideploy.weights.wanted import of_plan
 
 #: warnings that a pull settles: nothing pinned, a GGUF whose parts nobody has counted
@@ -38,6 +39,40 @@ def bring(
     reading = load.look(pulled.folder, sizes, measure=True)
     for note in reading.notes:
         tell(Told(text=note))
+    return _on(plan, catalog, pulled, draft, reading)
+
+
+def foretold(plan: Plan, catalog: Catalog, top: Path, ways: Ways) -> tuple[Plan, tuple[str, ...]]:
+    """Return *plan* as `bring` would, as far as that is known without the hub, and its steps.
+
+    Raises WeightsError where the hub may not be asked and what it would be asked for is not here.
+    """
+    steps: list[str] = []
+    here: list[Pulled] = []
+    wishes = of_plan(plan, catalog)
+    for wanted in wishes:
+        folder = home(top, wanted.repo, wanted.quant)
+        manifest = known(wanted, folder, ways)
+        if manifest is not None and (folder / manifest.revision).is_dir():
+            here.append(Pulled(folder / manifest.revision, manifest))
+            steps.append(f"take the weights in {here[-1].folder}, proved before")
+            continue
+        steps.append(
+            f"pull {wanted.repo} at {wanted.revision or 'its newest commit'} into {folder},"
+            " every byte against the hub's hash; the engine is given that folder"
+        )
+    if len(here) < len(wishes):
+        return plan, tuple(steps)
+    main, *draft = here
+    sizes = [(item.path, item.size) for item in main.manifest.items]
+    reading = load.look(main.folder, sizes, measure=False)
+    return _on(plan, catalog, main, draft, reading), tuple(steps)
+
+
+def _on(
+    plan: Plan, catalog: Catalog, pulled: Pulled, draft: Sequence[Pulled], reading: Load
+) -> Plan:
+    """Return *plan* on folders that are here: given to the engine, and pinned as what they are."""
     pins = msgspec.structs.replace(
         plan.pins,
         revision=pulled.manifest.revision,
@@ -53,16 +88,6 @@ def bring(
     settled = tuple(notice for notice in plan.warnings if notice.code not in _SETTLED)
     return complete(
         msgspec.structs.replace(plan, pins=pins, local=local, warnings=settled), catalog
-    )
-
-
-def steps_of(plan: Plan, catalog: Catalog, top: Path) -> tuple[str, ...]:
-    """Return what `bring` would do, a line for each repository."""
-    return tuple(
-        f"pull {wanted.repo} at {wanted.revision or 'its newest commit'} into"
-        f" {home(top, wanted.repo, wanted.quant)}, every byte against the hub's hash;"
-        " the engine is given that folder"
-        for wanted in of_plan(plan, catalog)
     )
 
 

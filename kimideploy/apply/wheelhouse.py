@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,19 @@ def collect(folder: Path) -> list[Path]:
     words = [*tool, "wheel", "--quiet", "--wheel-dir", str(folder), _source()]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
-        last = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
+        said = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+        why = next((line for line in said if line.startswith("ERROR:")), (said or ["?"])[-1])
         raise MachineError(
-            f"pip can't collect the wheels: {last}", hint="the package index must be reachable"
+            f"pip can't collect the wheels: {why.removeprefix('ERROR: ')}",
+            hint="the package index must be reachable",
         )
     return sorted(folder.glob("*.whl"))
+
+
+def install(folder: Path) -> str:
+    """Return the command that installs kimideploy from the wheels in *folder* / wheelhouse."""
+    words = ["pip", "install", "--no-index", "--find-links", str(folder / "wheelhouse")]
+    return shlex.join([*words, "kimideploy"])
 
 
 def _pip() -> list[str]:

@@ -5,6 +5,7 @@ KimiError                  its own     error: …, and hint: … where there is 
 a usage error of Typer     2           likewise
 KeyboardInterrupt          130         nothing
 BrokenPipeError of stdout  0           nothing: the reader has read enough
+OSError of a full stdout   3           one sentence
 any other Exception        70          one sentence with the path of the traceback
 
 With `--json` among the command's words the error is one JSON object instead.
@@ -12,6 +13,7 @@ With `--json` among the command's words the error is one JSON object instead.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,9 +23,11 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from kimideploy.errors import KimiError
+from kimideploy.errors import KimiError, MachineError
 
 USAGE, BUG, INTERRUPTED = 2, 70, 130
+#: what a file or device says that stdout leads to and that takes no more
+_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Shown(NamedTuple):
@@ -88,11 +92,12 @@ def _guarded(run: Any, words: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _show(_usage(error), words)
     except (KeyboardInterrupt, typer.Abort):
+        _reader_left()
         return INTERRUPTED
     except BrokenPipeError as error:
         return 0 if _reader_left() else _show(_bug(error), words)
     except Exception as error:  # noqa: BLE001  the boundary is where a bug ends
-        return _show(_bug(error), words)
+        return _show(_full(error) or _bug(error), words)
     return result if isinstance(result, int) else 0
 
 
@@ -136,6 +141,14 @@ def _printable(text: str) -> str:
     # Why: a message may quote a file or a server, and these may say anything.
     tame = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
     return tame.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _full(error: Exception) -> Shown | None:
+    """An output that takes no more, in words; None for any other error."""
+    if not isinstance(error, OSError) or error.filename or error.errno not in _OUTPUT:
+        return None
+    message = f"the output can't be written: {error.strerror}"
+    return Shown("machine", message, None, MachineError.exit_code)
 
 
 def _bug(error: Exception) -> Shown:

@@ -38,6 +38,21 @@ def amount(text: str) -> int:
         raise typer.BadParameter(str(error)) from error
 
 
+def rate(text: str) -> int:
+    """Return the bytes a second that *text* names, 200MB or 200MB/s."""
+    found = amount(text.strip().removesuffix("/s"))
+    if found < 1:
+        raise typer.BadParameter(f"{text!r} would let nothing through")
+    return found
+
+
+def folder(text: str) -> Path:
+    """Return the path that *text* names; an empty word names none, though Path() takes it."""
+    if not text.strip():
+        raise typer.BadParameter("'' names no folder")
+    return Path(text).expanduser()
+
+
 HardwareOpt = Annotated[
     str | None,
     typer.Option(

@@ -111,6 +111,8 @@ def plan(
 
 def _pinned(found: Plan, catalog: Catalog) -> Plan:
     """Return *found* with the commits of its weights and the hashes of their code."""
+    from kimideploy.views.console import err  # noqa: PLC0415
+    from kimideploy.views.pull import Lines  # noqa: PLC0415
     from kimideploy.weights.resolve import Ways, pinned  # noqa: PLC0415
     from kimideploy.weights.wanted import of_plan  # noqa: PLC0415
 
@@ -119,7 +121,8 @@ def _pinned(found: Plan, catalog: Catalog) -> Plan:
             f"--pin asks the hub, and --model-path {found.request.model_path} is a folder",
             hint="kimideploy weights verify FOLDER --repo ORG/NAME proves a folder",
         )
-    (revision, code), *draft = [pinned(wanted, Ways()) for wanted in of_plan(found, catalog)]
+    tell = Lines(err, err).take
+    (revision, code), *draft = [pinned(wanted, Ways(), tell) for wanted in of_plan(found, catalog)]
     pins = msgspec.structs.replace(
         found.pins, revision=revision, code=code, draft=draft[0][0] if draft else None
     )

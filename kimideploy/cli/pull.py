@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kimideploy.cli.completion import checkpoints, models
-from kimideploy.cli.options import JsonOpt, ProfilesOpt, amount
+from kimideploy.cli.options import JsonOpt, ProfilesOpt, folder, rate
 
 if TYPE_CHECKING:
     from kimideploy.weights.resolve import Ways
@@ -30,12 +32,13 @@ ToOpt = Annotated[
     typer.Option(
         "--to",
         metavar="DIR",
+        parser=folder,
         help="the folder of all weights  [default: KIMIDEPLOY_MODELS, else the usual one]",
     ),
 ]
 RateOpt = Annotated[
     int | None,
-    typer.Option("--max-rate", metavar="SIZE", parser=amount, help="bytes a second, e.g. 200MB"),
+    typer.Option("--max-rate", metavar="SIZE", parser=rate, help="bytes a second, e.g. 200MB"),
 ]
 WorkersOpt = Annotated[
     int, typer.Option("--max-workers", min=1, max=64, help="connections at once")
@@ -50,7 +53,9 @@ OfflineOpt = Annotated[
 ]
 AdoptOpt = Annotated[
     list[Path] | None,
-    typer.Option("--adopt", metavar="DIR", help="a folder to take files from; repeatable"),
+    typer.Option(
+        "--adopt", metavar="DIR", parser=folder, help="a folder to take files from; repeatable"
+    ),
 ]
 AcceptOpt = Annotated[
     bool, typer.Option("--accept-code", help="take code that differs from what was accepted")
@@ -108,7 +113,8 @@ def pull(
 
     Only what an engine reads, of one commit, every file against the hub's hash. The folder appears
     when it is whole; its path is printed. Whatever ends a pull, the next one goes on from there.
-    HF_TOKEN, HF_ENDPOINT and proxies are heeded.
+    HF_TOKEN, HF_ENDPOINT and proxies are heeded. The exit code of --dry-run is 1 where it does not
+    fit.
     """
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
     from kimideploy.errors import RequestError  # noqa: PLC0415
@@ -173,12 +179,12 @@ def ways(
     from kimideploy.weights import hub  # noqa: PLC0415
     from kimideploy.weights.resolve import Ways  # noqa: PLC0415
 
-    folders = tuple(folder.expanduser().absolute() for folder in adopt or ())
-    for folder in folders:
-        if not folder.is_dir():
-            raise RequestError(f"--adopt {folder} is no folder")
-    if rate is not None and rate < 1:
-        raise RequestError("--max-rate is at least one byte a second")
+    folders = tuple(named.absolute() for named in adopt or ())
+    for named in folders:
+        if not named.is_dir():
+            raise RequestError(f"--adopt {named} is no folder")
+    if not math.isfinite(stall):
+        raise RequestError(f"--stall-timeout {stall} is no time")
     return Ways(
         workers=workers,
         rate=rate,
@@ -201,18 +207,26 @@ def _pull(wishes: tuple[Wanted, ...], top: Path, ways: Ways, *, as_json: bool) -
             caught.allow()
             pull_all(wishes, top, ways, tell)
     except KeyboardInterrupt:
-        if not as_json:
-            sys.stderr.write("stopped; what came is kept, the same command goes on from there\n")
+        # Why suppressed: it may be the reader of this who has gone.
+        with suppress(OSError):
+            if not as_json:
+                sys.stderr.write("stopped; what came is kept, the same command goes on\n")
         raise
 
 
 def _tell(wishes: tuple[Wanted, ...], top: Path, ways: Ways, *, as_json: bool) -> None:
     from kimideploy.planning.types import encode  # noqa: PLC0415
+    from kimideploy.views.console import err  # noqa: PLC0415
+    from kimideploy.views.pull import Lines  # noqa: PLC0415
     from kimideploy.views.terminal import terminal  # noqa: PLC0415
     from kimideploy.views.weights import foreseen  # noqa: PLC0415
     from kimideploy.weights.forecast import foresee  # noqa: PLC0415
 
+    short = 0
     for wanted in wishes:
-        found = foresee(wanted, top, ways)
+        found = foresee(wanted, top, ways, Lines(err, err).take)
+        short += found.short
         text = encode(found).decode() if as_json else foreseen(found, terminal(sys.stdout))
         sys.stdout.write(text)
+    if short:
+        raise typer.Exit(1)

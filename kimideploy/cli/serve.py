@@ -90,8 +90,9 @@ def serve(
     The exit code is 1 when nothing fits or the endpoint breaks a promise, 5 when the engine fails.
     """
     from kimideploy.apply.job import job  # noqa: PLC0415
+    from kimideploy.apply.serve import ready_but_for_weights  # noqa: PLC0415
     from kimideploy.apply.serve import serve as run  # noqa: PLC0415
-    from kimideploy.apply.weights import steps_of  # noqa: PLC0415
+    from kimideploy.apply.weights import foretold  # noqa: PLC0415
     from kimideploy.cli.pull import ways as pull_ways  # noqa: PLC0415
     from kimideploy.planning.types import Plan  # noqa: PLC0415
     from kimideploy.views.console import err, out  # noqa: PLC0415
@@ -108,23 +109,31 @@ def serve(
     if rehearsal == "vllm":
         decision = _tiny(decision, notes)
         venv = venv or (Path(os.environ[_VLLM_VENV]) if os.environ.get(_VLLM_VENV) else None)
-    pulls = pull and rehearsal is None and decision.request.model_path is None
-    if pulls and not dry_run:
+
+    def jobs(found: Plan) -> Job:
+        return job(
+            found,
+            catalog,
+            node=node,
+            venv=venv,
+            log=log,
+            ready_timeout=ready_timeout,
+            rehearsal=rehearsal,
+            once=once,
+            notes=tuple(notes),
+        )
+
+    first: Sequence[str] = ()
+    if pull and rehearsal is None and decision.request.model_path is None:
         ways = pull_ways(offline=offline, accept_code=accept_code)
-        decision = _on_weights(decision, catalog, root(to), ways, as_json=as_json)
-    what = job(
-        decision,
-        catalog,
-        node=node,
-        venv=venv,
-        log=log,
-        ready_timeout=ready_timeout,
-        rehearsal=rehearsal,
-        once=once,
-        notes=tuple(notes),
-    )
+        if dry_run:
+            decision, first = foretold(decision, catalog, root(to), ways)
+        else:
+            # Why first: a port that is taken is found out before 595 GB have come for nothing.
+            ready_but_for_weights(jobs(decision))
+            decision = _on_weights(decision, catalog, root(to), ways, as_json=as_json)
+    what = jobs(decision)
     if dry_run:
-        first = steps_of(decision, catalog, root(to)) if pulls else ()
         _tell(what, first, as_json=as_json)
         return
     with shown(out, err, as_json=as_json) as tell:

@@ -34,7 +34,9 @@ from kimideploy.weights.events import (
 )
 
 Tell = Callable[[Event], None]
-_BAR, _NAME = 20, 34
+_BAR, _NAME, _LEAST_BAR = 20, 34, 6
+#: columns below which a file has no bar of its own
+_NARROW = 66
 #: files that are shown under way
 _SHOWN = 8
 #: in a pipe: a line for each twentieth, but no more and no less often than this in seconds
@@ -43,15 +45,21 @@ _PARTS, _SELDOM, _OFTEN = 20, 2.0, 30.0
 
 @contextmanager
 def shown(out: Console, err: Console, *, as_json: bool) -> Iterator[Tell]:
-    """Yield what takes the events and shows them."""
-    if as_json:
-        yield as_json_line
-    elif err.is_terminal:
-        view = Bars(out, err)
-        with view.live:
-            yield view.take
-    else:
-        yield Lines(out, err).take
+    """Yield what takes the events and shows them.
+
+    A reader who has gone is KeyboardInterrupt: the work is not done, and nobody looks on.
+    """
+    try:
+        if as_json:
+            yield as_json_line
+        elif err.is_terminal and not err.is_dumb_terminal:
+            view = Bars(out, err)
+            with view.live:
+                yield view.take
+        else:
+            yield Lines(out, err).take
+    except BrokenPipeError as error:
+        raise KeyboardInterrupt from error
 
 
 def as_json_line(event: Event) -> None:
@@ -66,6 +74,7 @@ class Lines:
     def __init__(self, out: Console, err: Console) -> None:
         self.out, self.err = out, err
         self._told: tuple[str, int, float] = ("", -1, 0.0)
+        self._giver = ""
 
     def take(self, event: Event) -> None:  # noqa: C901  one case an event
         """Show *event*, if it is worth a line."""
@@ -78,8 +87,8 @@ class Lines:
                 self.say("·", "dim", many)
             case Told(text=text):
                 self.say("!", "yellow", text)
-            case Adopted(path=path, how=how, of=of):
-                self.say("✓", "green", f"{path}: {how} of {of}")
+            case Adopted():
+                self.adopted(event)
             case Retried(path=path, why=why, wait=wait):
                 self.say("!", "yellow", f"{path}: {why}; again in {span(wait)}")
             case Arrived(path=path, bytes=size):
@@ -103,6 +112,14 @@ class Lines:
             case Verified():
                 self.verified(event)
 
+    def adopted(self, event: Adopted) -> None:
+        """Show a file that was taken over; the folder it was in is said once."""
+        giver = event.of.rpartition("/")[0]
+        if giver != self._giver:
+            self._giver = giver
+            self.say("·", "dim", f"taking over from {giver}")
+        self.say("✓", "green", f"{event.path}  {decimal(event.bytes)}, {event.how}")
+
     def verified(self, event: Verified) -> None:
         """Show the end of a verification."""
         rate = (
@@ -111,12 +128,12 @@ class Lines:
         read = (
             f"{decimal(event.hashed)} read{rate}" if event.hashed else "unchanged since last proved"
         )
+        name = f"{event.repo} {event.revision[:12]}"
         if event.ok:
-            self.say(
-                "✓", "green", f"{event.files:,} files, {decimal(event.bytes)}: all right ({read})"
-            )
+            size = f"{event.files:,} files, {decimal(event.bytes)}"
+            self.say("✓", "green", f"{name}: {size}, all right ({read})")
         else:
-            self.say("✗", "red", f"{event.folder} is not what it should be ({read})")
+            self.say("✗", "red", f"{name} is not what it should be ({read}): {event.folder}")
 
     def say(self, mark: str, style: str, text: str) -> None:
         """Show one line, however long; on a terminal it stays in its column."""
@@ -164,37 +181,58 @@ class Bars(Lines):
 
 
 def _bars(event: Moved, width: int) -> RenderableType:
-    room = max(min(width - 44, _NAME), 12)
+    bars = width >= _NARROW
+    room = max(min(width - (_NARROW - 24 if bars else 21), _NAME), 8)
     table = Table.grid(padding=(0, 1))
     table.add_column(width=2)
-    table.add_column(width=room, no_wrap=True, overflow="ellipsis")
-    table.add_column(width=_BAR - 6)
+    table.add_column(width=room, no_wrap=True)
+    if bars:
+        table.add_column(width=_BAR - 6)
     table.add_column(width=5, justify="right")
     table.add_column(no_wrap=True, justify="right")
     for file in event.active[:_SHOWN]:
         bar = ProgressBar(total=max(file.total, 1), completed=file.done, width=_BAR - 6)
         share = f"{file.done / file.total:.0%}" if file.total else ""
-        table.add_row("", Text(tame(file.path)), bar, share, per_second(file.rate))
+        name = Text(shortened(tame(file.path), room))
+        table.add_row("", name, *([bar] if bars else []), share, per_second(file.rate))
     more = len(event.active) - _SHOWN
     if more > 0:
-        table.add_row("", Text(f"and {more} more", style="dim"), "", "", "")
-    whole = ProgressBar(total=max(event.total, 1), completed=event.done, width=_BAR)
+        table.add_row("", Text(f"and {more} more", style="dim"))
+    told = next((text for text in _shorter(event) if len(text) <= width - 4), "")
+    size = min(width - len(told) - 5, _BAR)
     line = Table.grid(padding=(0, 1))
     line.add_column(width=2)
-    line.add_column(no_wrap=True)
-    line.add_column(no_wrap=True)
-    line.add_row("", whole, Text(far(event), style="bold"))
+    whole = ProgressBar(total=max(event.total, 1), completed=event.done, width=size)
+    line.add_row("", *([whole] if size >= _LEAST_BAR else []), Text(told, style="bold"))
     return Group(table, line)
+
+
+def shortened(name: str, room: int) -> str:
+    """Return *name* in *room* columns: the end goes first, then what lies before the number."""
+    if len(name) <= room:
+        return name
+    plain = name.removesuffix(".safetensors").removesuffix(".gguf")
+    return plain if len(plain) <= room else f"…{plain[len(plain) - room + 1 :]}"
+
+
+def _shorter(event: Moved) -> Iterator[str]:
+    """Yield how far it is, in words that become fewer; what is left to wait is in all of them."""
+    done, files, rate, left = (
+        f"{decimal(event.done)} of {decimal(event.total)}",
+        f"{event.files_done}/{event.files} files",
+        per_second(event.rate),
+        f"{span(event.eta)} left" if event.eta is not None and event.done < event.total else "",
+    )
+    share = f"{event.done / event.total:.0%}" if event.total else ""
+    for words in (
+        (done, files, rate, left),
+        (done, rate, left),
+        (share, rate, left),
+        (share, left),
+    ):
+        yield "  ".join(word for word in words if word)
 
 
 def far(event: Moved) -> str:
     """Return how far it is: bytes, files, rate and what is left."""
-    words = [
-        f"{decimal(event.done)} of {decimal(event.total)}",
-        f"{event.files_done}/{event.files} files",
-    ]
-    if event.rate:
-        words.append(per_second(event.rate))
-    if event.eta is not None and event.done < event.total:
-        words.append(f"{span(event.eta)} left")
-    return "  ".join(words)
+    return next(_shorter(event))

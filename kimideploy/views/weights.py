@@ -46,9 +46,11 @@ def listed(found: Listing, terminal: Terminal, *, code: bool) -> str:
     free = f", {decimal(found.free)} free" if found.free is not None else ""
     lines = [*terminal.wrapped(f"{found.root}{free}", first="", rest="  ")]
     if not found.entries:
-        return terminal.shown([*lines, "", "  no weights; `kimideploy pull` fetches some"])
+        lines += ["", "  no weights; `kimideploy pull` fetches some"]
     for entry in found.entries:
         lines += ["", *_entry(entry, terminal, code=code)]
+    for why in found.unreadable:
+        lines += ["", *terminal.wrapped(why, first="  ! ")]
     return terminal.shown(lines)
 
 
@@ -60,7 +62,7 @@ def _entry(entry: Entry, terminal: Terminal, *, code: bool) -> list[str]:
     else:
         state = "a pull is under way" if entry.busy else "a pull that has not ended"
         lines.append(
-            terminal.paint(f"  {decimal(entry.disk)} of {decimal(entry.bytes)}: {state}", "yellow")
+            terminal.paint(f"  {decimal(entry.have)} of {decimal(entry.bytes)}: {state}", "yellow")
         )
     lines += terminal.wrapped(entry.folder)
     if entry.load is not None:

@@ -23,6 +23,15 @@ LEAST = 1 << 20
 _AT_ONCE = 4
 
 
+def check(folder: Path, to: Path, *, split: int) -> None:
+    """Raise RequestError or MachineError for what no bundle of *folder* can be written to."""
+    if split < LEAST:
+        raise RequestError(f"--split is at least {LEAST:,} bytes")
+    if to.resolve().is_relative_to(folder.resolve()):
+        raise RequestError(f"{to} is the folder that is bundled", hint="-o names another")
+    space.writable(to, flag="-o")
+
+
 @space.disk()
 def bundle(folder: Path, manifest: Manifest, to: Path, *, split: int, tell: Tell) -> list[Path]:
     """Write the proved *folder* as volumes of *split* bytes below *to*; returns them.
@@ -31,9 +40,7 @@ def bundle(folder: Path, manifest: Manifest, to: Path, *, split: int, tell: Tell
     WeightsError for want of room, MachineError for what can't be written, BusyError while another
     run writes the same.
     """
-    if split < LEAST:
-        raise RequestError(f"--split is at least {LEAST:,} bytes")
-    space.writable(to)
+    check(folder, to, split=split)
     with alone(to / f".{name_of(manifest)}.lock", f"another kimideploy bundles into {to}"):
         return _written(folder, manifest, to, split, tell)
 
@@ -46,9 +53,8 @@ def _written(folder: Path, manifest: Manifest, to: Path, split: int, tell: Tell)
     sizes = {path: min(split, total - number * split) for number, path in enumerate(volumes)}
     sums = _begun(manifest, to, sizes)
     todo = [path for path in volumes if path.name not in sums]
-    space.check(
-        [Item(path.name, sizes[path], sha256="0" * 64) for path in todo], 0, space.look(to), to
-    )
+    items = [Item(path.name, sizes[path], sha256="0" * 64) for path in todo]
+    space.check(items, 0, space.look(to), to, flag="-o")
     lock = threading.Lock()
     tally = Tally("writing", {path.name: sizes[path] for path in todo})
 

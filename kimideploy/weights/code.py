@@ -7,7 +7,9 @@ is a program too: another one has the model see something else.
 from __future__ import annotations
 
 import ast
+import shlex
 from collections.abc import Iterable, Iterator
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,19 +28,24 @@ _MOST = 16 << 20
 def pins_of(folder: Path, manifest: Manifest) -> tuple[CodePin, ...]:
     """Return the sha256 of each file of code in *folder*; the files are there and proved."""
     return tuple(
-        CodePin(item.path, sha256((folder / item.path).read_bytes()).hexdigest())
+        CodePin(item.path, _sha256(folder / item.path))
         for item in sorted(manifest.code, key=lambda item: item.path)
     )
 
 
-def accepted(home: Path) -> tuple[CodePin, ...] | None:
-    """Return what was accepted for the checkpoint in *home*, None if nothing ever was."""
+def accepted(home: Path, *, lenient: bool = False) -> tuple[CodePin, ...] | None:
+    """Return what was accepted for the checkpoint in *home*, None if nothing ever was.
+
+    A record that can't be read is a WeightsError, or nothing where that is *lenient*.
+    """
     try:
         with (home / FILE).open("rb") as file:
             return msgspec.json.decode(file.read(_MOST), type=tuple[CodePin, ...])
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if lenient:
+            return None
         raise WeightsError(
             f"{home / FILE} can't be read, so it can't be told whether the code has changed",
             hint="look at it; --accept-code writes it anew",
@@ -80,9 +87,7 @@ def gate(
     accepted for the checkpoint in *home* before, and for code that another repository would bring,
     unless *accept*.
     """
-    before = pinned
-    if before is None and not accept:
-        before = accepted(home)
+    before = pinned if pinned is not None else accepted(home, lenient=accept)
     if not accept:
         elsewhere = foreign(folder, manifest)
         if elsewhere:
@@ -90,23 +95,41 @@ def gate(
                 f"{elsewhere[0]}, which nobody has pinned",
                 hint="--accept-code goes on; the engine then has to find that code by itself",
             )
-        same(folder, manifest, before)
+        same(folder, manifest, home, before)
     pins = pins_of(folder, manifest)
-    remember(home, pins)
+    if accepted(home, lenient=accept) != pins:
+        remember(home, pins)
     if before is None and pins:
         names = ", ".join(pin.path for pin in pins)
         return f"code an engine will run, accepted at first sight: {names}"
-    return None
+    changed = changes(before or (), pins)
+    return f"other code is accepted from now on: {', '.join(changed)}" if changed else None
 
 
-def same(folder: Path, manifest: Manifest, before: tuple[CodePin, ...] | None) -> None:
+def same(folder: Path, manifest: Manifest, home: Path, before: tuple[CodePin, ...] | None) -> None:
     """Raise WeightsError where the code in *folder* is not *before*; None is no word on it."""
     changed = changes(before, pins_of(folder, manifest)) if before is not None else []
-    if changed:
+    if before is not None and changed:
         raise WeightsError(
             f"{manifest.repo} brings other code than was accepted: {', '.join(changed)}",
-            hint=f"read it below {folder}; --accept-code then takes it",
+            hint=f"{_how_to_read(folder, home, before)}; --accept-code then takes it",
         )
+
+
+def _how_to_read(folder: Path, home: Path, before: Iterable[CodePin]) -> str:
+    """Return the command that shows the first change, where the old file is still in *home*."""
+    for pin in before:
+        now = folder / pin.path
+        if not now.is_file() or _sha256(now) == pin.sha256:
+            continue
+        for old in sorted(home.glob(f"*/{escape(pin.path)}")):
+            if old.is_file() and _sha256(old) == pin.sha256:
+                return shlex.join(["diff", "-u", str(old), str(now)])
+    return f"read it below {folder}"
+
+
+def _sha256(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def foreign(folder: Path, manifest: Manifest) -> list[str]:

@@ -113,6 +113,8 @@ class Published(_Event, frozen=True, kw_only=True):
 class Verified(_Event, frozen=True, kw_only=True):
     """Every file was looked at; `hashed` bytes were read, the rest had not changed since."""
 
+    repo: str
+    revision: str
     folder: str
     files: int
     bytes: int

@@ -9,7 +9,7 @@ from kimideploy.weights import space
 from kimideploy.weights.adopt import donors
 from kimideploy.weights.manifest import Item, Manifest
 from kimideploy.weights.part import BLOCK
-from kimideploy.weights.resolve import Line, Ways, planned
+from kimideploy.weights.resolve import Line, Tell, Ways, planned
 from kimideploy.weights.seen import Record
 from kimideploy.weights.selection import Wanted
 from kimideploy.weights.store import Staging, every, existing, home
@@ -17,10 +17,10 @@ from kimideploy.weights.types import Forecast, Foreseen, Whereabouts
 
 
 @space.disk()
-def foresee(wanted: Wanted, top: Path, ways: Ways) -> Forecast:
+def foresee(wanted: Wanted, top: Path, ways: Ways, tell: Tell = lambda _: None) -> Forecast:
     """Return what a pull of *wanted* would do now; nothing is written."""
     folder = home(top, wanted.repo, wanted.quant)
-    manifest = planned(wanted, folder, Line(ways))
+    manifest = planned(wanted, folder, Line(ways, tell))
     staging = Staging.of(manifest, top)
     states = standing(manifest, staging, top, ways)
     coming = _coming(states)
@@ -74,6 +74,12 @@ def together(manifests: Sequence[Manifest], top: Path, ways: Ways) -> None:
         items += [item for item in manifest.items if item.path in coming]
         there += space.taken(map(staging.part, coming))
     space.check(items, there, space.look(existing(top)), top)
+
+
+def brought(manifest: Manifest, staging: Staging) -> int:
+    """Return what a pull that has not ended has brought, in bytes: proved, or in ledgers."""
+    begun = Record(staging.files)
+    return sum(item.size if begun.holds(item) else _begun(staging, item) for item in manifest.items)
 
 
 def _coming(states: Sequence[Foreseen]) -> dict[str, int]:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import shutil
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
 from kimideploy.weights import code, load, space
-from kimideploy.weights.store import Kept, Staging, every, held
+from kimideploy.weights.forecast import brought
+from kimideploy.weights.manifest import MANIFEST, OWN
+from kimideploy.weights.store import Kept, Staging, every, held, unreadable
 from kimideploy.weights.types import Entry, Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What can go, and the bytes of disk that each frees; `busy` stays: someone pulls into it."""
+
+    going: tuple[tuple[Path, int], ...]
+    busy: tuple[Path, ...]
+
+    @property
+    def freed(self) -> int:
+        """Bytes of disk that are free afterwards."""
+        return sum(size for _, size in self.going)
 
 
 @space.disk()
@@ -17,31 +36,49 @@ def listing(top: Path, *, with_code: bool = False, measure: bool = False) -> Lis
     """Return all that is below *top*; *measure* reads some seconds from each folder."""
     entries = tuple(_entry(kept, with_code=with_code, measure=measure) for kept in every(top))
     free = shutil.disk_usage(top).free if top.is_dir() else None
-    return Listing(str(top), entries, free)
+    return Listing(str(top), entries, free, unreadable(top))
 
 
 @space.disk()
-def prunable(top: Path, *, old: bool) -> list[Path]:
+def prunable(top: Path, *, old: bool) -> Pruning:
     """Return pulls that have not ended and nobody is at, and if *old* all commits but the newest.
 
-    The newest of a checkpoint is the one that was published last.
+    The newest of a checkpoint is the one that was pulled last.
     """
-    going = [
+    begun = [
         path
         for depth in ("*/*", "*/*/*")
         for pattern in (".*.pull", ".gone-*")
         for path in top.glob(f"{depth}/{pattern}")
-        if path.is_dir() and not held(Staging(path.with_name(path.name[1:].removesuffix(".pull"))))
+        if path.is_dir()
     ]
+    busy = [
+        path for path in begun if held(Staging(path.with_name(path.name[1:].removesuffix(".pull"))))
+    ]
+    going = [path for path in begun if path not in busy]
     if old:
         groups: dict[Path, list[Path]] = {}
         for kept in every(top):
             if kept.complete:
                 groups.setdefault(kept.folder.parent, []).append(kept.folder)
         for group in groups.values():
-            group.sort(key=lambda folder: folder.stat().st_ctime_ns)
+            group.sort(key=lambda folder: (folder / OWN / MANIFEST).stat().st_mtime_ns)
             going += group[:-1]
-    return sorted(going)
+    return Pruning(tuple(_freed(sorted(going))), tuple(sorted(busy)))
+
+
+def _freed(folders: Sequence[Path]) -> Iterator[tuple[Path, int]]:
+    """Yield the disk that goes with each: bytes that another commit has a name for, too, stay."""
+    names: Counter[tuple[int, int]] = Counter()
+    for folder in folders:
+        size = 0
+        for path in folder.rglob("*"):
+            found = path.lstat()
+            inode = (found.st_dev, found.st_ino)
+            names[inode] += 1
+            if stat.S_ISREG(found.st_mode) and names[inode] == found.st_nlink:
+                size += found.st_blocks * 512
+        yield folder, size
 
 
 def remove(folder: Path) -> None:
@@ -77,6 +114,7 @@ def _entry(kept: Kept, *, with_code: bool, measure: bool) -> Entry:
         repo=manifest.repo,
         revision=manifest.revision,
         folder=str(kept.folder),
+        have=manifest.size if kept.complete else brought(manifest, _staging(kept)),
         complete=kept.complete,
         files=len(manifest.items),
         bytes=manifest.size,

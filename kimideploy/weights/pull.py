@@ -83,7 +83,7 @@ def _pulled(wanted: Wanted, manifest: Manifest, top: Path, line: Line) -> Pulled
     # Why without the lock: what is whole needs nothing, and may be someone else's to write.
     if stands(final, manifest, tell):
         if not line.ways.accept_code:
-            code.same(final, manifest, wanted.code)
+            code.same(final, manifest, final.parent, wanted.code)
         staging.sweep()
     else:
         space.writable(final.parent)

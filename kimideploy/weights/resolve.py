@@ -57,10 +57,7 @@ class Line:
 
     def repository(self, repo: str, revision: str | None) -> Repository:
         if self.ways.offline:
-            raise WeightsError(
-                f"only the hub has {repo}, and --offline or HF_HUB_OFFLINE forbids to ask it",
-                hint="pull without it once, or `kimideploy weights unbundle` a bundle",
-            )
+            raise _forbidden(repo)
         return find(repo, revision, self.pause)
 
     @contextmanager
@@ -81,9 +78,11 @@ def resolve(wanted: Wanted, ways: Ways) -> Manifest:
     return found(wanted, line, line.repository(wanted.repo, wanted.revision))
 
 
-def pinned(wanted: Wanted, ways: Ways) -> tuple[str, tuple[CodePin, ...]]:
+def pinned(
+    wanted: Wanted, ways: Ways, tell: Tell = lambda _: None
+) -> tuple[str, tuple[CodePin, ...]]:
     """Return the commit that *wanted* is now, and the sha256 of each file of code in it."""
-    line = Line(ways)
+    line = Line(ways, tell)
     repository = line.repository(wanted.repo, wanted.revision)
     manifest = found(wanted, line, repository)
     with line.wire(repository) as wire:
@@ -154,10 +153,34 @@ def planned(wanted: Wanted, folder: Path, line: Line) -> Manifest:
     A commit that is named, begun or, offline, the only one there, is known without the hub where an
     earlier pull has written its manifest; otherwise the hub tells it now.
     """
+    revision = _revision(wanted, folder, line.ways, line.tell)
+    return _known(folder, wanted, revision) or _asked(wanted, folder, revision, line)
+
+
+def known(wanted: Wanted, folder: Path, ways: Ways) -> Manifest | None:
+    """Return that manifest where the hub need not be asked, None where it must be.
+
+    Raises WeightsError where it may not be asked, either.
+    """
+    found = _known(folder, wanted, _revision(wanted, folder, ways, lambda _: None))
+    if found is None and ways.offline:
+        raise _forbidden(wanted.repo)
+    return found
+
+
+def _revision(wanted: Wanted, folder: Path, ways: Ways, tell: Tell) -> str | None:
+    """Return the commit that is meant, None where only the hub can tell."""
     revision = wanted.revision
     if revision is None or not COMMIT.fullmatch(revision):
-        revision = _begun(folder, wanted, line.tell) or _published(folder, wanted, line.ways)
-    return _known(folder, wanted, revision) or _asked(wanted, folder, revision, line)
+        return _begun(folder, wanted, tell) or _published(folder, wanted, ways)
+    return revision
+
+
+def _forbidden(repo: str) -> WeightsError:
+    return WeightsError(
+        f"only the hub has {repo}, and --offline or HF_HUB_OFFLINE forbids to ask it",
+        hint="pull without it once, or `kimideploy weights unbundle` a bundle",
+    )
 
 
 def _begun(folder: Path, wanted: Wanted, tell: Tell) -> str | None:

@@ -46,22 +46,27 @@ def look(folder: Path) -> Room:
     )
 
 
-def check(items: Iterable[Item], there: int, room: Room, folder: Path) -> None:
-    """Raise WeightsError unless *items* fit, of which *there* bytes are on that disk already."""
+def check(
+    items: Iterable[Item], there: int, room: Room, folder: Path, *, flag: str = "--to"
+) -> None:
+    """Raise WeightsError unless *items* fit, of which *there* bytes are on that disk already.
+
+    *flag* is what names another folder.
+    """
     wanted = tuple(items)
     need = max(sum(item.size for item in wanted) - there, 0)
     if short(need, room):
         raise WeightsError(
             f"{folder} has {decimal(room.free)} free, and {decimal(need)} are still to come"
             f" (plus {decimal(_MARGIN)} kept free): {decimal(short(need, room))} short",
-            hint="--to names a folder on a larger disk; `kimideploy weights prune` makes room",
+            hint=f"{flag} names a folder on a larger disk; `kimideploy weights prune` makes room",
         )
     # Why two: a part and its ledger; folders are few.
     inodes = 2 * len(wanted) + 16
     if room.inodes is not None and inodes > room.inodes:
         raise WeightsError(
             f"{folder} has {room.inodes:,} inodes left, {inodes:,} are needed",
-            hint="delete small files there, or name another disk by --to",
+            hint=f"delete small files there, or name another disk by {flag}",
         )
     largest = max((item.size for item in wanted), default=0)
     if room.file_size is not None and largest > room.file_size:
@@ -138,16 +143,17 @@ def _blocks(path: Path) -> int:
         return 0
 
 
-def writable(folder: Path) -> None:
+def writable(folder: Path, *, flag: str = "--to") -> None:
     """Make *folder*; raises MachineError where nothing can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(
             f"{folder} can't be written: {error.strerror or error}",
-            hint="--to names a folder of your own",
+            hint=f"{flag} names a folder of your own",
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MachineError(
-            f"{folder} can't be written: permission denied", hint="--to names a folder of your own"
+            f"{folder} can't be written: permission denied",
+            hint=f"{flag} names a folder of your own",
         )

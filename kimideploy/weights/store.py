@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-from kimideploy.errors import BusyError, KimiError, MachineError, WeightsError
+from kimideploy.errors import BusyError, KimiError, MachineError, RequestError, WeightsError
 from kimideploy.weights.hub import COMMIT
 from kimideploy.weights.manifest import MANIFEST, OWN, Manifest, encode, read_manifest
 
@@ -29,10 +29,15 @@ _PULL = ".pull"
 
 def root(named: Path | None = None) -> Path:
     """Return the folder of all weights: *named*, KIMIDEPLOY_MODELS, or the usual one."""
-    if named is not None:
-        return named.expanduser().absolute()
-    if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE]).expanduser().absolute()
+    told = named if named is not None else os.environ.get(VARIABLE)
+    if told:
+        top = Path(told).expanduser().absolute()
+        if top.exists() and not top.is_dir():
+            raise RequestError(
+                f"{top} is no folder",
+                hint=f"--to or {VARIABLE} names the folder of all weights",
+            )
+        return top
     if os.access(_SYSTEM, os.W_OK) or os.geteuid() == 0:
         return _SYSTEM
     return Path(platformdirs.user_data_dir("kimideploy")) / "models"
@@ -55,21 +60,40 @@ class Kept:
 
 
 def every(top: Path) -> list[Kept]:
-    """Return all that the store holds, whole and in the making, by path."""
-    found = []
-    # Why four: ORG/NAME/COMMIT, or ORG/NAME/QUANT/COMMIT.
-    for pattern in ("*/*/*", "*/*/*/*"):
-        for folder in top.glob(pattern):
-            name = folder.name.removeprefix(".").removesuffix(_PULL)
-            if not COMMIT.fullmatch(name) or not folder.is_dir():
-                continue
-            complete = folder.name == name
-            # Why suppressed: what lies in one folder must not stop work on the others.
-            with suppress(KimiError):
-                manifest = read_manifest(folder if complete else folder / "files")
-                if manifest is not None:
-                    found.append(Kept(folder, manifest, complete))
-    return sorted(found, key=lambda kept: kept.folder)
+    """Return all that the store holds, whole and in the making, by path.
+
+    What lies in a folder that can't be told of must not stop work on the others.
+    """
+    return [found for found in map(_kept, _folders(top)) if isinstance(found, Kept)]
+
+
+def unreadable(top: Path) -> tuple[str, ...]:
+    """Return why folders of the store are not among `every`, a sentence each."""
+    return tuple(found for found in map(_kept, _folders(top)) if isinstance(found, str))
+
+
+def _folders(top: Path) -> list[Path]:
+    # Why three and four: ORG/NAME/COMMIT, or ORG/NAME/QUANT/COMMIT.
+    return sorted(
+        folder
+        for pattern in ("*/*/*", "*/*/*/*")
+        for folder in top.glob(pattern)
+        if COMMIT.fullmatch(_commit(folder)) and folder.is_dir()
+    )
+
+
+def _kept(folder: Path) -> Kept | str | None:
+    """Return what lies in *folder*, why that can't be told, or None where nothing does yet."""
+    complete = folder.name == _commit(folder)
+    try:
+        manifest = read_manifest(folder if complete else folder / "files")
+    except KimiError as error:
+        return error.message
+    return Kept(folder, manifest, complete) if manifest is not None else None
+
+
+def _commit(folder: Path) -> str:
+    return folder.name.removeprefix(".").removesuffix(_PULL)
 
 
 class Staging:

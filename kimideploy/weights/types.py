@@ -59,7 +59,9 @@ class Entry(Strict, frozen=True):
     complete: bool
     files: int
     bytes: int
-    #: what it takes on the disk, less than `bytes` where a pull has not ended
+    #: what of `bytes` is here and proved, or claimed by a pull that has not ended
+    have: int
+    #: what it takes on the disk; a pull takes all of its room when it begins
     disk: int
     quant: str | None = None
     #: someone pulls into it right now
@@ -76,4 +78,6 @@ class Listing(Strict, frozen=True):
     root: str
     entries: tuple[Entry, ...]
     free: int | None
+    #: folders that can't be told of, and why
+    unreadable: tuple[str, ...] = ()
     schema: str = "kimideploy.listing/1"

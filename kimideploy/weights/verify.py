@@ -47,6 +47,8 @@ def verify(
     for name in _strangers(folder, manifest):
         yield Told(text=f"{name} is none of the checkpoint's files")
     yield Verified(
+        repo=manifest.repo,
+        revision=manifest.revision,
         folder=str(folder),
         files=len(manifest.items),
         bytes=manifest.size,

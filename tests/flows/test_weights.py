@@ -52,9 +52,9 @@ def unpulled(**request: object) -> Plan:
 
 def serve(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Serve once with the test engine."""
-    saved = place.saved(unpulled(), tmp_path / "plan.json")
+    saved, venv = place.saved(unpulled(), tmp_path / "plan.json"), tmp_path / "venv"
     argv, env = place.cli(
-        "serve", f"--plan={saved}", f"--venv={place.environment(tmp_path / 'venv')}",
+        "serve", f"--plan={saved}", f"--venv={venv if venv.exists() else place.environment(venv)}",
         f"--log={tmp_path / 'engine.log'}", f"--to={tmp_path / 'store'}", "--once", *more,
         TEST_ENGINE="fine",
     )  # fmt: skip
@@ -97,6 +97,33 @@ def test_a_pull_that_fails_starts_nothing(hub: Hub, tmp_path: Path) -> None:
 def test_offline(tmp_path: Path, hub: Hub) -> None:
     """--offline serves what is here, and refuses what is not."""
     assert 4 == serve(tmp_path, "--offline").returncode
+    assert not hub.log
+
+
+def test_the_machine_is_looked_at_first(hub: Hub, tmp_path: Path) -> None:
+    """A port that is taken, or an engine that is not here, is told before anything is pulled."""
+    saved = place.saved(unpulled(), tmp_path / "plan.json")
+    words = ("serve", f"--plan={saved}", f"--to={tmp_path / 'store'}", "--once")
+    argv, env = place.cli(*words)
+    bare = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, check=False)
+
+    assert 3 == bare.returncode
+    assert "vLLM is not here" in bare.stderr
+    assert not hub.log
+    assert not (tmp_path / "store").exists()
+
+
+def test_dry_run_of_what_is_here(hub: Hub, tmp_path: Path) -> None:
+    """Weights that are here are taken in a dry run, too; offline, what is not here is the end."""
+    commit(hub)
+    assert 4 == serve(tmp_path, "--dry-run", "--offline").returncode
+    serve(tmp_path)
+    hub.log.clear()
+    done = serve(tmp_path, "--dry-run", "--offline")
+    folder = tmp_path / "store" / REPO / commit(hub)
+
+    assert done.stdout.startswith(f"take the weights in {folder}")
+    assert f" serve {folder} " in done.stdout
     assert not hub.log
 
 

@@ -116,9 +116,16 @@ def test_a_disk_that_is_full(pulled: Pulled, small: Path) -> None:
     with pytest.raises(WeightsError, match="short"):
         packed(pulled, small / "b")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(space, "check", lambda *_: None)
+        patch.setattr(space, "check", lambda *_, **__: None)
         with pytest.raises(WeightsError, match=r"the disk is full .*tar\.00"):
             packed(pulled, small / "b")
+
+
+def test_into_the_weights_themselves(pulled: Pulled) -> None:
+    """A bundle is not written into the folder that it is of."""
+    for to in (pulled.folder, pulled.folder / "sub"):
+        with pytest.raises(RequestError, match="is the folder that is bundled"):
+            packed(pulled, to)
 
 
 def test_two_at_once(pulled: Pulled, tmp_path: Path) -> None:

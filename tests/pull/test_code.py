@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from hashlib import sha256
 
 import pytest
@@ -40,10 +42,16 @@ def test_a_change_is_refused_before_the_shards(bench: Bench) -> None:
     with pytest.raises(WeightsError, match=rf"{NAME} has changed, more\.py is new") as caught:
         bench.pull()
 
-    assert "--accept-code" in (caught.value.hint or "")
+    shown = (caught.value.hint or "").partition(";")[0]
+    told = subprocess.run(shlex.split(shown), capture_output=True, text=True, check=False).stdout
+    assert "-import torch\n" in told
+    assert "+import os; os.system('id')\n" in told
     assert 0 == bench.hub.sent(r"\?until")
     assert bench.pull(accept_code=True).folder.is_dir()
+    assert 1 == bench.told().count(f"accepted from now on: {NAME} has changed, more.py is new")
+    assert "first sight" not in bench.told()
     assert bench.pull().folder.is_dir()
+    assert "accepted" not in bench.told()
 
 
 def test_a_pin_of_the_plan(bench: Bench) -> None:

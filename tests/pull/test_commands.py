@@ -14,6 +14,8 @@ from threading import Thread
 
 import pytest
 
+from kimideploy.weights import space
+from kimideploy.weights.store import Staging, claimed
 from tests.cli.run import run, spawn
 from tests.hub.repos import WANTED, kimi, shards
 from tests.hub.server import Fault
@@ -92,7 +94,17 @@ def test_dry_run_knows_what_is_here(bench: Bench) -> None:
         (("pull", "unsloth/Kimi-K2.7-Code-GGUF"), 2, "has 10 checkpoints"),
         (("pull", REPO, "--adopt", "/nowhere"), 2, "--adopt /nowhere is no folder"),
         (("pull", REPO, "--max-rate", "fast"), 2, "is not an amount"),
-        (("pull", REPO, "--max-rate", "0"), 2, "--max-rate is at least"),
+        (("pull", REPO, "--max-rate", "0"), 2, "'0' would let nothing through"),
+        (("pull", REPO, "--stall-timeout", "nan"), 2, "--stall-timeout nan is no time"),
+        (("pull", REPO, "--to", ""), 2, "'' names no folder"),
+        (("pull", REPO, "--to", "README.md"), 2, "README.md is no folder"),
+        (("pull", REPO, "--adopt", ""), 2, "'' names no folder"),
+        (("pull", REPO, "--revision", "0123456789ab"), 4, "no such revision"),
+        (("weights", "list", "--to", "README.md"), 2, "README.md is no folder"),
+        (("weights", "prune", "--to", "README.md"), 2, "README.md is no folder"),
+        (("weights", "verify", "README.md"), 2, "README.md is a file"),
+        (("weights", "verify", "--to", "/nowhere"), 2, "weights list --to /nowhere"),
+        (("weights", "bundle", REPO, "-o", ""), 2, "'' names no folder"),
         (("pull", REPO, "--max-workers", "0"), 2, "--max-workers"),
         (("pull", "org/nothing"), 4, "the hub knows no org/nothing"),
         (("pull", REPO, "--offline"), 4, "only the hub has"),
@@ -202,6 +214,138 @@ def test_prune(bench: Bench, store: Path) -> None:
     assert {old.name, new.name, ".code.json"} == {p.name for p in (store / REPO).iterdir()}
     assert 0 == run("weights", "prune", "--old", "--yes", "--json").exit_code
     assert {new.name, ".code.json"} == {p.name for p in (store / REPO).iterdir()}
+
+
+@pytest.mark.usefixtures("store")
+def test_prune_counts_what_is_freed(bench: Bench) -> None:
+    """Bytes that another commit has a name for, too, are not promised to be free."""
+    bench.pull()
+    (bench.folder / "config.json").write_text('{"changed": true}')
+    bench.hub.add(REPO, bench.folder)
+    bench.pull()
+    found = json.loads(run("weights", "prune", "--old", "--dry-run", "--json").stdout)
+
+    assert 1 == len(found["folders"])
+    assert 0 < found["bytes"] < 100_000
+
+
+def test_prune_leaves_what_is_pulled_now(bench: Bench, store: Path) -> None:
+    """A pull that is under way stays, and is told."""
+    staging = Staging(store / REPO / bench.commit)
+    staging.files.mkdir(parents=True)
+    with claimed(staging):
+        result = run("weights", "prune", "--yes")
+
+    assert 0 == result.exit_code
+    assert "stays: a pull is under way" in result.stderr
+    assert staging.files.is_dir()
+
+
+def test_prune_asks(bench: Bench, store: Path) -> None:
+    """On a terminal it asks; no means no, and is no interruption."""
+    staging = Staging(store / REPO / bench.commit)
+    staging.files.mkdir(parents=True)
+    codes = {}
+    for answer in ("n", "y"):
+        main, side = os.openpty()
+        words = [sys.executable, "-m", "kimideploy", "weights", "prune"]
+        with subprocess.Popen(words, stdin=side, stdout=side, stderr=side) as process:
+            os.write(main, f"{answer}\n".encode())
+            codes[answer] = process.wait(30), staging.folder.exists()
+        os.close(main)
+        os.close(side)
+
+    assert {"n": (1, True), "y": (0, False)} == codes
+
+
+@pytest.mark.usefixtures("store")
+def test_what_a_pull_has_brought(bench: Bench) -> None:
+    """A pull that has not ended is listed with what it has proved, not with its reserved room."""
+    bench.hub.faults = [Fault(name, "status", 999, status=503) for name in shards(4)[1:]]
+    with pytest.raises(Exception, match="503"):
+        bench.pull()
+    entry = json.loads(run("weights", "list", "--json").stdout)["entries"][0]
+
+    assert not entry["complete"]
+    assert 0 < entry["have"] < entry["bytes"] - 250_000
+    assert "a pull that has not ended" in run("weights", "list").stdout
+    refused = run("weights", "verify", REPO)
+    assert f"a pull of {REPO} has not ended" in plain(refused.stderr)
+    assert f"hint: kimideploy pull {REPO}" in refused.stderr
+
+
+def test_a_folder_that_can_not_be_told_of(bench: Bench, store: Path) -> None:
+    """An odd manifest is listed as what it is, beside the others."""
+    bench.pull()
+    odd = store / "org" / "odd" / ("0" * 40) / ".kimideploy"
+    odd.mkdir(parents=True)
+    (odd / "manifest.json").write_text("{")
+    shown = run("weights", "list").stdout
+
+    assert REPO in shown
+    assert "is no manifest" in plain(shown)
+
+
+def test_a_model_names_its_repository(bench: Bench, store: Path) -> None:
+    """verify and bundle take the names that pull takes."""
+    bench.commit = bench.hub.add("moonshotai/Kimi-K2.7-Code", bench.folder)
+    run("pull", "kimi-k2.7-code")
+
+    assert 0 == run("weights", "verify", "kimi-k2.7-code").exit_code
+    assert 0 == run("weights", "bundle", "kimi-k2.7-code", "-o", str(store / "b")).exit_code
+
+
+@pytest.mark.usefixtures("store")
+def test_a_dry_run_that_does_not_fit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it does not fit the answer is no, and what is short is told."""
+    monkeypatch.setattr(space, "look", lambda _: space.Room(1000, None, None))
+    result = run("pull", REPO, "--dry-run")
+
+    assert 1 == result.exit_code
+    assert "short" in result.stdout
+    assert bench.commit in result.stdout
+
+
+@pytest.mark.usefixtures("bench", "store")
+def test_verify_says_how_to_repair(bench: Bench) -> None:
+    """A damaged folder is named with its commit, and the way out is a command."""
+    folder = bench.pull().folder
+    (folder / "config.json").write_text("{}")
+    result = run("weights", "verify")
+
+    assert 1 == result.exit_code
+    assert f"{REPO} {bench.commit[:12]} is not what it should be" in plain(result.stderr)
+    hint = result.stderr.partition("hint: kimideploy ")[2].split()
+    assert 0 == run(*hint).exit_code
+
+
+@pytest.mark.parametrize("words", [("weights", "list"), ("pull", REPO, "--json")])
+@pytest.mark.usefixtures("store", "bench")
+def test_an_output_that_is_full(words: tuple[str, ...]) -> None:
+    """A full disk behind stdout is no bug of ours."""
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "kimideploy", *words]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert ended.returncode in (3, 4)
+    assert "full" in ended.stderr or "No space left" in ended.stderr
+    assert "bug" not in ended.stderr
+
+
+@pytest.mark.usefixtures("store")
+def test_a_reader_who_leaves(bench: Bench) -> None:
+    """`pull --json | head -1` ends the pull as Ctrl-C does: it is not done, and says so."""
+    command = [sys.executable, "-m", "kimideploy", "pull", REPO, "--json", "--max-rate", "100kB"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert 130 == process.wait(30)
+
+    assert b"" == said
+    assert not (bench.top / REPO / bench.commit).exists()
 
 
 @pytest.mark.usefixtures("store")
@@ -351,11 +495,33 @@ def test_through_a_proxy(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
 
 
+@pytest.mark.parametrize(
+    "address", ["mirror.example", "http://127.0.0.1:99999", "http://x\ny", "https://", "ftp://x"]
+)
 @pytest.mark.usefixtures("store")
-def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slip in HF_ENDPOINT is told at once, and not retried."""
-    monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
-    result = run("pull", REPO)
+def test_an_endpoint_that_is_none(address: str) -> None:
+    """A slip in HF_ENDPOINT is told at once, and not retried; no library's own words come."""
+    ended = spawn("pull", REPO, env={**os.environ, "HF_ENDPOINT": address})
 
-    assert 2 == result.exit_code
-    assert "HF_ENDPOINT 'mirror.example' is no address" in result.stderr
+    assert 2 == ended.returncode
+    assert ended.stderr.startswith("error: HF_ENDPOINT ")
+    assert 3 == len(ended.stderr.splitlines())
+
+
+@pytest.mark.usefixtures("store", "bench")
+def test_a_token_that_is_none() -> None:
+    """A token with letters that no header takes is told as that, at once."""
+    ended = spawn("pull", REPO, env={**os.environ, "HF_TOKEN": "tökén"})
+
+    assert 2 == ended.returncode
+    assert "HF_TOKEN holds signs that no token has" in ended.stderr
+
+
+@pytest.mark.usefixtures("store")
+def test_a_dry_run_tells_its_tries(bench: Bench) -> None:
+    """Who waits for a hub that fails is told so, with the document alone on stdout."""
+    bench.hub.faults = [Fault("GET .*tree", "status", 1, status=503)]
+    ended = spawn("pull", REPO, "--dry-run", "--json", env=dict(os.environ))
+
+    assert "the hub answered 503; again in" in ended.stderr
+    assert bench.commit == json.loads(ended.stdout)["revision"]

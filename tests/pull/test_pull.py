@@ -13,6 +13,7 @@ from kimideploy.weights.events import Arrived, Damaged, Moved, Published, Resolv
 from kimideploy.weights.selection import Wanted
 from kimideploy.weights.store import Staging, every
 from tests.hub.repos import WANTED, kimi, shards
+from tests.hub.server import Fault
 from tests.pull.conftest import REPO, Bench, files_of, leftovers, mismatches
 
 
@@ -45,6 +46,22 @@ def test_events_tell_the_whole_story(bench: Bench) -> None:
     assert last.fetched == last.bytes
     assert WANTED | set(shards(4)) == set(arrived)
     assert all(moved.done <= moved.total for moved in bench.of(Moved))
+
+
+def test_progress_is_of_all_files(bench: Bench) -> None:
+    """What is here already counts from the start, small files and large ones as one whole."""
+    bench.hub.faults = [Fault(shards(4)[3], "status", 999, status=503)]
+    with pytest.raises(WeightsError, match="503"):
+        bench.pull()
+    bench.hub.faults = []
+    bench.pull()
+    moved = [event for event in bench.of(Moved) if event.stage == "fetching"]
+    whole = bench.of(Published)[0]
+
+    assert {(whole.files, whole.bytes)} == {(one.files, one.total) for one in moved}
+    assert moved[0].done >= 300_000
+    assert (whole.files, whole.bytes) == (moved[-1].files_done, moved[-1].done)
+    assert moved[0].kept > 250_000
 
 
 def test_small_files_come_first(bench: Bench) -> None:
