@@ -21,6 +21,7 @@ from kimideploy.weights.hashing import Hashed, prove
 from kimideploy.weights.manifest import Item, Manifest
 from kimideploy.weights.parallel import Tally, each
 from kimideploy.weights.seen import Record
+from kimideploy.weights.sink import Sink
 from kimideploy.weights.store import Kept, Staging
 
 #: ioctl FICLONE of linux/fs.h
@@ -132,7 +133,7 @@ def _file(path: Path, size: int) -> Path | None:
 
 
 def _take(donor: Donor, target: Path, count: Callable[[int], None]) -> _Taken:
-    """Take *donor* over as *target* and read it; a disk that is full is raised as what it is."""
+    """Take *donor* over as *target* and read it; what can't be written is raised as what it is."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -140,9 +141,6 @@ def _take(donor: Donor, target: Path, count: Callable[[int], None]) -> _Taken:
         if how is None:
             return _Taken(donor, "copy", _copied(donor, target, count))
     except OSError as error:
-        if error.errno in space.FULL:
-            with space.disk(target):
-                raise
         return _Taken(donor, None, Hashed(donor.item, None, str(error.strerror or error)))
     return _Taken(donor, how, prove(donor.item, target, count=count))
 
@@ -170,16 +168,13 @@ def _copied(donor: Donor, target: Path, count: Callable[[int], None]) -> Hashed:
     # Why also here: a link that was refused makes a copy of what should have cost no room.
     space.check([item], 0, space.look(target.parent), target.parent)
     buffer = memoryview(bytearray(_READ))
-    with donor.path.open("rb", buffering=0) as source, target.open("xb") as copy:
+    with donor.path.open("rb", buffering=0) as source, Sink(target) as copy:
         while got := source.readinto(buffer):
             copy.write(buffer[:got])
             hasher.update(buffer[:got])
             count(got)
-        copy.flush()
-        os.fsync(copy.fileno())
-        found = os.fstat(copy.fileno())
-    good = found.st_size == item.size and hasher.hexdigest() == item.digest
-    return Hashed(item, found, None if good else "its hash is not the hub's")
+    good = copy.stat.st_size == item.size and hasher.hexdigest() == item.digest
+    return Hashed(item, copy.stat, None if good else "its hash is not the hub's")
 
 
 def _cloned(path: Path, target: Path) -> bool:

@@ -14,6 +14,7 @@ from kimideploy.weights import space
 from kimideploy.weights.events import Arrived, Event
 from kimideploy.weights.manifest import Item, Manifest, encode
 from kimideploy.weights.parallel import Tally, each
+from kimideploy.weights.sink import Sink
 from kimideploy.weights.store import alone, sync, write_whole
 from kimideploy.weights.tape import VOLUME, between, name_of, pieces_of, read_sums, write_sums
 
@@ -62,13 +63,11 @@ def _written(folder: Path, manifest: Manifest, to: Path, split: int, tell: Tell)
         part = path.with_name(f"{path.name}.part")
         digest = sha256()
         start = volumes.index(path) * split
-        with space.disk(part), part.open("wb") as file:
+        with Sink(part) as file:
             for data in between(pieces, start, start + sizes[path]):
                 file.write(data)
                 digest.update(data)
                 tally.count(path.name, len(data))
-            file.flush()
-            os.fsync(file.fileno())
         part.replace(path)
         with lock:
             sums[path.name] = digest.hexdigest()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from kimideploy.weights.manifest import Item
+from kimideploy.weights.sink import GROUP, push
 from kimideploy.weights.space import disk
 from kimideploy.weights.store import write_whole
 
@@ -166,6 +167,9 @@ class Part:
         os.write(self._log, b"%d %08x\n" % (block, crc))
         with self._lock:
             self._done[block] = 1
+        group = (block + 1) * BLOCK
+        if group % GROUP == 0:
+            push(self._data, group - GROUP, GROUP)
 
     def _catch_up(self) -> None:
         """Hash the blocks that came before those ahead of them, from the page cache."""

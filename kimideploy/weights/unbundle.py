@@ -16,6 +16,7 @@ from kimideploy.weights.manifest import Item, Manifest, decode
 from kimideploy.weights.mend import put, stands, wrong
 from kimideploy.weights.parallel import Tally, each
 from kimideploy.weights.seen import Record
+from kimideploy.weights.sink import Sink
 from kimideploy.weights.store import Staging, claimed
 from kimideploy.weights.tape import BLOCK, VOLUME, Piece, Reader, pieces_of, read_sums
 
@@ -153,21 +154,18 @@ def _unpack(
     """Write *item* out of the bundle; None where its bytes are not the manifest's."""
     part = staging.part(item.path)
     hasher = item.hasher()
-    with space.disk(part), part.open("wb") as file:
+    with Sink(part) as file:
         for data in chunks:
             file.write(data)
             hasher.update(data)
             tally.count(item.path, len(data))
-        file.flush()
-        os.fsync(file.fileno())
-        found = os.fstat(file.fileno())
     if hasher.hexdigest() != item.digest:
         part.unlink()
         return None
     target = staging.files / item.path
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
-    return found
+    return file.stat
 
 
 def _culprit(piece: Piece, volumes: Sequence[Path], sums: dict[str, str]) -> str:
