@@ -76,7 +76,7 @@ def _on(
     pins = msgspec.structs.replace(
         plan.pins,
         revision=pulled.manifest.revision,
-        code=code.pins_of(pulled.folder, pulled.manifest),
+        code=code.pins_of(pulled.folder.joinpath, pulled.manifest),
         draft=draft[0].manifest.revision if draft else None,
     )
     local = Local(

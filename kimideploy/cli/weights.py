@@ -124,7 +124,8 @@ def verify(
         caught.allow()
         for folder, manifest in folders:
             right = True
-            for event in look(folder, manifest, full=full):
+            # Why every byte: a record that lies in somebody's folder is theirs.
+            for event in look(folder, manifest, full=full or repo is not None):
                 tell(event)
                 right = event.ok if isinstance(event, Verified) else right
             broken = damaged(folder, manifest) if not right else []
@@ -165,15 +166,16 @@ def prune(
 
     from kimideploy.errors import RequestError  # noqa: PLC0415
     from kimideploy.quantities import decimal  # noqa: PLC0415
+    from kimideploy.views.terminal import tame  # noqa: PLC0415
     from kimideploy.weights.listing import prunable, remove  # noqa: PLC0415
     from kimideploy.weights.store import root  # noqa: PLC0415
 
     found = prunable(root(to), old=old)
     if not as_json:
         for folder, size in found.going:
-            sys.stdout.write(f"{decimal(size):>9}  {folder}\n")
+            sys.stdout.write(f"{decimal(size):>9}  {tame(str(folder))}\n")
         for folder in found.busy:
-            sys.stderr.write(f"note: {folder} stays: a pull is under way\n")
+            sys.stderr.write(f"note: {tame(str(folder))} stays: a pull is under way\n")
     ask = bool(found.going) and not dry_run and not yes
     if ask and not sys.stdin.isatty():
         raise RequestError(

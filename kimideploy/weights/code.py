@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from glob import escape
 from hashlib import sha256
 from pathlib import Path
@@ -20,21 +20,23 @@ from kimideploy.planning.types import CodePin
 from kimideploy.weights.manifest import Manifest
 from kimideploy.weights.store import write_whole
 
-#: beside the commits of a checkpoint: the code that was accepted last
+#: beside the commits of a repository: the code that was accepted last
 FILE = ".code.json"
 _MOST = 16 << 20
+#: leads from the name of a file to where it lies now
+Where = Callable[[str], Path]
 
 
-def pins_of(folder: Path, manifest: Manifest) -> tuple[CodePin, ...]:
-    """Return the sha256 of each file of code in *folder*; the files are there and proved."""
+def pins_of(where: Where, manifest: Manifest) -> tuple[CodePin, ...]:
+    """Return the sha256 of each file of code, which lies proved *where* its name leads to."""
     return tuple(
-        CodePin(item.path, _sha256(folder / item.path))
+        CodePin(item.path, _sha256(where(item.path)))
         for item in sorted(manifest.code, key=lambda item: item.path)
     )
 
 
 def accepted(home: Path, *, lenient: bool = False) -> tuple[CodePin, ...] | None:
-    """Return what was accepted for the checkpoint in *home*, None if nothing ever was.
+    """Return what was accepted for the repository in *home*, None if nothing ever was.
 
     A record that can't be read is a WeightsError, or nothing where that is *lenient*.
     """
@@ -74,29 +76,31 @@ def changes(before: Iterable[CodePin], now: Iterable[CodePin]) -> list[str]:
 
 
 def gate(
-    folder: Path,
+    where: Where,
     manifest: Manifest,
     home: Path,
     *,
     pinned: tuple[CodePin, ...] | None,
     accept: bool,
 ) -> str | None:
-    """Remember the code in *folder* as accepted; returns what the operator should know of it.
+    """Remember the code of *manifest* as accepted; returns what the operator should know of it.
 
-    Raises WeightsError for code that differs from what a plan pinned, or else from what was
-    accepted for the checkpoint in *home* before, and for code that another repository would bring,
-    unless *accept*.
+    Nothing is said while a file of it is still to come. Raises WeightsError for code that differs
+    from what a plan pinned, or else from what was accepted for the repository in *home* before, and
+    for code that another repository would bring, unless *accept*.
     """
+    if not all(where(item.path).exists() for item in manifest.code):
+        return None
     before = pinned if pinned is not None else accepted(home, lenient=accept)
     if not accept:
-        elsewhere = foreign(folder, manifest)
+        elsewhere = foreign(where, manifest)
         if elsewhere:
             raise WeightsError(
                 f"{elsewhere[0]}, which nobody has pinned",
                 hint="--accept-code goes on; the engine then has to find that code by itself",
             )
-        same(folder, manifest, home, before)
-    pins = pins_of(folder, manifest)
+        same(where, manifest, home, before)
+    pins = pins_of(where, manifest)
     if accepted(home, lenient=accept) != pins:
         remember(home, pins)
     if before is None and pins:
@@ -106,33 +110,35 @@ def gate(
     return f"other code is accepted from now on: {', '.join(changed)}" if changed else None
 
 
-def same(folder: Path, manifest: Manifest, home: Path, before: tuple[CodePin, ...] | None) -> None:
-    """Raise WeightsError where the code in *folder* is not *before*; None is no word on it."""
-    changed = changes(before, pins_of(folder, manifest)) if before is not None else []
+def same(where: Where, manifest: Manifest, home: Path, before: tuple[CodePin, ...] | None) -> None:
+    """Raise WeightsError where the code of *manifest* is not *before*; None is no word on it."""
+    changed = changes(before, pins_of(where, manifest)) if before is not None else []
     if before is not None and changed:
         raise WeightsError(
             f"{manifest.repo} brings other code than was accepted: {', '.join(changed)}",
-            hint=f"{_how_to_read(folder, home, before)}; --accept-code then takes it",
+            hint=f"{_how_to_read(where, manifest, home, before)}; --accept-code then takes it",
         )
 
 
-def _how_to_read(folder: Path, home: Path, before: Iterable[CodePin]) -> str:
+def _how_to_read(where: Where, manifest: Manifest, home: Path, before: Iterable[CodePin]) -> str:
     """Return the command that shows the first change, where the old file is still in *home*."""
     for pin in before:
-        now = folder / pin.path
+        now = where(pin.path)
         if not now.is_file() or _sha256(now) == pin.sha256:
             continue
-        for old in sorted(home.glob(f"*/{escape(pin.path)}")):
-            if old.is_file() and _sha256(old) == pin.sha256:
-                return shlex.join(["diff", "-u", str(old), str(now)])
-    return f"read it below {folder}"
+        for depth in ("*", "*/*"):
+            for old in sorted(home.glob(f"{depth}/{escape(pin.path)}")):
+                if old.is_file() and _sha256(old) == pin.sha256:
+                    return shlex.join(["diff", "-u", str(old), str(now)])
+    some = where(manifest.code[0].path).parent if manifest.code else home
+    return f"read it below {some}"
 
 
 def _sha256(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
 
 
-def foreign(folder: Path, manifest: Manifest) -> list[str]:
+def foreign(where: Where, manifest: Manifest) -> list[str]:
     """Return which configurations have an engine take code out of another repository, in words.
 
     transformers writes that as `auto_map: {AutoConfig: ORG/NAME--module.Class}`.
@@ -142,7 +148,7 @@ def foreign(folder: Path, manifest: Manifest) -> list[str]:
         if not item.path.endswith("config.json") or "/" in item.path or item.size > _MOST:
             continue
         try:
-            config = msgspec.json.decode((folder / item.path).read_bytes())
+            config = msgspec.json.decode(where(item.path).read_bytes())
         except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
         found += [

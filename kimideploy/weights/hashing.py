@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,10 @@ def hashed(
     yield from each(tasks, tally, at_once=workers or os.cpu_count() or 1)
 
 
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | os.O_CLOEXEC)
+
+
 def prove(item: Item, path: Path, *, count: Callable[[int], None] = lambda _: None) -> Hashed:
     """Read *path* and compare its hash with *item*'s; never raises for what the file is.
 
@@ -47,8 +52,11 @@ def prove(item: Item, path: Path, *, count: Callable[[int], None] = lambda _: No
     hasher = item.hasher()
     buffer = memoryview(bytearray(_READ))
     try:
-        with path.open("rb", buffering=0) as file:
+        # Why without waiting: a pipe in the place of a file would have us wait for ever.
+        with open(path, "rb", buffering=0, opener=_at_once) as file:
             found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                return Hashed(item, None, "is no file")
             if found.st_size != item.size:
                 return Hashed(item, found, f"{found.st_size:,} bytes, not {item.size:,}")
             while got := file.readinto(buffer):

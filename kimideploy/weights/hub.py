@@ -106,8 +106,10 @@ def address() -> str:
     except ValueError:
         good = False
     if not good or not endpoint.isascii() or not endpoint.isprintable() or " " in endpoint:
+        # Why not always: what stands before an @ is a password.
+        shown = f" {endpoint[:80]!r}" if "@" not in endpoint else ""
         raise RequestError(
-            f"HF_ENDPOINT {endpoint[:80]!r} is no address",
+            f"HF_ENDPOINT{shown} is no address",
             hint="it is https:// or http://, a host, and maybe :PORT and a path",
         )
     return endpoint

@@ -8,14 +8,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
 from kimideploy.weights import code, load, space
 from kimideploy.weights.forecast import brought
 from kimideploy.weights.manifest import MANIFEST, OWN
-from kimideploy.weights.store import Kept, Staging, every, held, unreadable
+from kimideploy.weights.store import Kept, Staging, claimed, every, held, unreadable
 from kimideploy.weights.types import Entry, Listing
+
+#: what is being removed
+_GONE = ".gone-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,17 @@ def prunable(top: Path, *, old: bool) -> Pruning:
 
     The newest of a checkpoint is the one that was pulled last.
     """
-    begun = [
+    begun = {
         path
         for depth in ("*/*", "*/*/*")
-        for pattern in (".*.pull", ".gone-*")
+        for pattern in (".*.pull", f"{_GONE}*")
         for path in top.glob(f"{depth}/{pattern}")
         if path.is_dir()
-    ]
+    }
     busy = [
-        path for path in begun if held(Staging(path.with_name(path.name[1:].removesuffix(".pull"))))
+        path
+        for path in begun
+        if not path.name.startswith(_GONE) and held(Staging(path.with_name(_commit(path))))
     ]
     going = [path for path in begun if path not in busy]
     if old:
@@ -81,13 +87,22 @@ def _freed(folders: Sequence[Path]) -> Iterator[tuple[Path, int]]:
         yield folder, size
 
 
+@space.disk()
 def remove(folder: Path) -> None:
-    """Remove a folder of the store: first its name, then its bytes, so that no half is seen."""
-    gone = folder.with_name(f".gone-{folder.name.removeprefix('.gone-').lstrip('.')}")
-    with space.disk():
-        if gone != folder:
+    """Remove a folder of the store: first its name, then its bytes, so that no half is seen.
+
+    BusyError where someone has begun to pull into it meanwhile.
+    """
+    if not folder.name.startswith(_GONE):
+        gone = folder.with_name(f"{_GONE}{folder.name.lstrip('.')}-{token_hex(4)}")
+        with claimed(Staging(folder.with_name(_commit(folder)))):
             folder.rename(gone)
-        shutil.rmtree(gone)
+        folder = gone
+    shutil.rmtree(folder)
+
+
+def _commit(folder: Path) -> str:
+    return folder.name.removeprefix(".").removesuffix(".pull")
 
 
 def disk_of(folder: Path) -> int:
@@ -98,7 +113,7 @@ def disk_of(folder: Path) -> int:
 def code_of(kept: Kept) -> tuple[CodePin, ...]:
     """Return the hashes of the code in a folder that is complete."""
     try:
-        return code.pins_of(kept.folder, kept.manifest)
+        return code.pins_of(kept.folder.joinpath, kept.manifest)
     except OSError as error:
         raise WeightsError(
             f"{kept.folder}: code can't be read: {error.strerror or error}",

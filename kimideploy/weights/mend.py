@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from kimideploy.errors import WeightsError
 from kimideploy.weights.events import Damaged, Event, Moved
 from kimideploy.weights.hashing import hashed
 from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode, read_manifest
 from kimideploy.weights.seen import Record
-from kimideploy.weights.store import Staging, write_whole
+from kimideploy.weights.store import Staging, link_in, write_whole
 
 Tell = Callable[[Event], None]
+
+
+def agreed(final: Path, manifest: Manifest) -> None:
+    """Raise WeightsError where *final* was pulled with other contents than *manifest* names.
+
+    A commit never changes: whoever says so lies, or has been lied to.
+    """
+    there = read_manifest(final) if final.is_dir() else None
+    if there is None:
+        return
+    before, now = there.proofs, manifest.proofs
+    other = sorted(path for path in before.keys() & now.keys() if before[path] != now[path])
+    if other:
+        raise WeightsError(
+            f"{other[0]} of {manifest.repo} at {manifest.revision[:12]} was another file when it"
+            " was pulled, and a commit does not change",
+            hint=f"do not trust where this comes from; if it is {final} that is wrong, remove it",
+        )
 
 
 def stands(final: Path, manifest: Manifest, tell: Tell) -> bool:
@@ -32,8 +51,15 @@ def stands(final: Path, manifest: Manifest, tell: Tell) -> bool:
 def wrong(final: Path, manifest: Manifest, tell: Tell) -> list[Item]:
     """Return the files of a published folder that are missing or changed; unchanged is not read."""
     record = Record(final)
-    doubtful = [item for item in manifest.items if not record.holds(item)]
-    found = []
+    found, doubtful = [], []
+    for item in manifest.items:
+        linked = link_in(final, item.path)
+        if linked is not None:
+            # Why: who can point it elsewhere can have an engine read anything.
+            found.append(item)
+            tell(Damaged(path=item.path, why=f"{linked} is a link", mended=True))
+        elif not record.holds(item):
+            doubtful.append(item)
     for result in hashed([(item, final / item.path) for item in doubtful]):
         if isinstance(result, Moved):
             tell(result)
@@ -44,6 +70,12 @@ def wrong(final: Path, manifest: Manifest, tell: Tell) -> list[Item]:
             found.append(result.item)
             tell(Damaged(path=result.item.path, why=result.why or "", mended=True))
     return found
+
+
+def mended(staging: Staging, items: Iterable[Item]) -> Callable[[str], Path]:
+    """Return where each file lies once *items* have come: these in *staging*, others published."""
+    coming = {item.path for item in items}
+    return lambda path: (staging.files if path in coming else staging.final) / path
 
 
 def put(staging: Staging, items: Sequence[Item], manifest: Manifest) -> None:
@@ -57,6 +89,9 @@ def put(staging: Staging, items: Sequence[Item], manifest: Manifest) -> None:
     record = Record(final)
     for item in items:
         target = final / item.path
+        linked = link_in(final, item.path)
+        if linked is not None:
+            linked.unlink()
         target.parent.mkdir(parents=True, exist_ok=True)
         (staging.files / item.path).replace(target)
         record.add(item, target.stat())

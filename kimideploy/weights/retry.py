@@ -17,7 +17,7 @@ _PASSING, _NOT_IMPLEMENTED = frozenset({408, 416, 425, 429}), 501
 _TRIES, FIRST, _LONGEST = 10, 1.0, 60.0
 #: what a server may ask for at most: the hub counts in windows of five minutes
 _LONGEST_ASKED = 600.0
-_RATE_LIMIT = re.compile(r'"[^"]*"\s*;\s*r\s*=\s*(\d+)\s*;\s*t\s*=\s*(\d+)')
+_RATE_LIMIT = re.compile(r'"[^"]{0,200}"\s*;\s*r\s*=\s*(\d{1,9})\s*;\s*t\s*=\s*(\d{1,9})')
 
 
 def transient(status: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -110,7 +111,7 @@ def _gguf(items: Sequence[Item], wanted: Wanted) -> list[Item]:
         some = ", ".join(sorted(quants)[:6]) + (", …" if len(quants) > 6 else "")  # noqa: PLR2004
         raise WeightsError(
             f"{wanted.repo} has {len(quants)} checkpoints: {some}",
-            hint=f"name one: --files '{min(quants)}*'",
+            hint=f"name one: --files {shlex.quote(f'{min(quants)}*')}",
         )
     ((_, found),) = quants.items()
     lacking = missing_parts(item.path for item in found)

@@ -121,6 +121,12 @@ class Staging:
     def begin(self, manifest: Manifest) -> None:
         """Write down what is going to be here, and sweep out what was begun for other files."""
         for folder in (self.files / OWN, self.parts):
+            linked = link_in(self.folder.parent, folder.relative_to(self.folder.parent).as_posix())
+            if linked is not None:
+                raise MachineError(
+                    f"{linked} is a link, and what is swept here would be swept elsewhere",
+                    hint="remove it, and find out who may write there",
+                )
             folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.files / OWN / MANIFEST, encode(manifest))
         wanted = {self.place(item.path).name for item in manifest.items}
@@ -243,10 +249,22 @@ def existing(folder: Path) -> Path:
     return folder if os.access(folder, os.R_OK) else Path("/")
 
 
+def link_in(folder: Path, path: str) -> Path | None:
+    """Return the first link on the way from *folder* to *path* in it, None where there is none."""
+    at = folder
+    for part in path.split("/"):
+        at /= part
+        if at.is_symlink():
+            return at
+    return None
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write *path* so that it holds either what it held or all of *data*."""
     beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
+    # Why anew: what lies there under that name may be a link that someone has put there.
+    beside.unlink(missing_ok=True)
+    with beside.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

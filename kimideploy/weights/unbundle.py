@@ -13,11 +13,11 @@ from kimideploy.errors import RequestError, WeightsError
 from kimideploy.weights import code, space
 from kimideploy.weights.events import Arrived, Event, Resolved, Told
 from kimideploy.weights.manifest import Item, Manifest, decode
-from kimideploy.weights.mend import put, stands, wrong
+from kimideploy.weights.mend import agreed, mended, put, stands, wrong
 from kimideploy.weights.parallel import Tally, each
 from kimideploy.weights.seen import Record
 from kimideploy.weights.sink import Sink
-from kimideploy.weights.store import Staging, claimed
+from kimideploy.weights.store import Staging, claimed, home
 from kimideploy.weights.tape import BLOCK, VOLUME, Piece, Reader, pieces_of, read_sums
 
 Tell = Callable[[Event], None]
@@ -54,6 +54,8 @@ def unbundle(where: Path, top: Path, *, accept_code: bool, tell: Tell) -> tuple[
             folder=str(final),
         )
     )
+    agreed(final, manifest)
+    _beside(where if where.is_dir() else where.parent, sums)
     if stands(final, manifest, tell):
         tell(Told(text=f"{final} is there already, and proved"))
         return final, manifest
@@ -85,32 +87,25 @@ def unbundle(where: Path, top: Path, *, accept_code: bool, tell: Tell) -> tuple[
             at_once=min(_AT_ONCE, os.cpu_count() or 1),
         ):
             tell(event)
+        place, lies = home(top, manifest.repo, None), mended(staging, items)
+        note = code.gate(lies, manifest, place, pinned=None, accept=accept_code)
+        if note is not None:
+            tell(Told(text=note))
         if there:
             put(staging, items, manifest)
             staging.remove()
             return final, manifest
-        note = code.gate(staging.files, manifest, final.parent, pinned=None, accept=accept_code)
-        if note is not None:
-            tell(Told(text=note))
         staging.publish()
     return final, manifest
 
 
 def _manifest(reader: Reader) -> Manifest:
     """Return the manifest that the tar begins with."""
-    try:
-        info = tarfile.TarInfo.frombuf(reader.bytes(0, BLOCK), "utf-8", "surrogateescape")
-    except tarfile.TarError as error:
-        raise WeightsError("the bundle does not begin with a manifest") from error
-    start = BLOCK
-    if info.type == tarfile.GNUTYPE_LONGNAME:
+    start, info = BLOCK, _header(reader, 0)
+    if info.type == tarfile.GNUTYPE_LONGNAME and 0 < info.size <= _MOST_MANIFEST:
         # a name too long for the header comes before it, as a member of its own
         start += -(-info.size // BLOCK) * BLOCK + BLOCK
-        if info.size > _MOST_MANIFEST:
-            raise WeightsError("the bundle does not begin with a manifest")
-        info = tarfile.TarInfo.frombuf(
-            reader.bytes(start - BLOCK, BLOCK), "utf-8", "surrogateescape"
-        )
+        info = _header(reader, start - BLOCK)
     if not 0 < info.size <= _MOST_MANIFEST:
         raise WeightsError("the bundle does not begin with a manifest")
     manifest = decode(reader.bytes(start, info.size), name="the bundle's first file")
@@ -118,6 +113,13 @@ def _manifest(reader: Reader) -> Manifest:
     if reader.bytes(0, first.size) != first.data:
         raise WeightsError("the bundle is not one that kimideploy wrote")
     return manifest
+
+
+def _header(reader: Reader, start: int) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(reader.bytes(start, BLOCK), "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError) as error:
+        raise WeightsError("the bundle does not begin with a manifest") from error
 
 
 def _volumes(where: Path) -> tuple[list[Path], dict[str, str]]:
@@ -148,6 +150,24 @@ def _volumes(where: Path) -> tuple[list[Path], dict[str, str]]:
     return volumes, sums
 
 
+def _beside(folder: Path, sums: dict[str, str]) -> None:
+    """Raise WeightsError for a file beside the volumes, a wheel say, that is not what is listed."""
+    for name, digest in sums.items():
+        path = folder / name
+        if VOLUME.fullmatch(name) is None and path.is_file() and _sha256(path) != digest:
+            raise WeightsError(
+                f"{path} is not what its checksum says", hint="copy it again, or remove it"
+            )
+
+
+def _sha256(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(_READ):
+            digest.update(data)
+    return digest.hexdigest()
+
+
 def _unpack(
     item: Item, chunks: Iterator[bytes], staging: Staging, tally: Tally
 ) -> os.stat_result | None:
@@ -173,12 +193,8 @@ def _culprit(piece: Piece, volumes: Sequence[Path], sums: dict[str, str]) -> str
     at = 0
     for path in volumes:
         size = path.stat().st_size
-        if at < piece.end and piece.start < at + size:
-            digest = sha256()
-            with path.open("rb", buffering=0) as file:
-                while data := file.read(_READ):
-                    digest.update(data)
-            if digest.hexdigest() != sums[path.name]:
-                return f"{path.name} is damaged"
+        under = at < piece.end and piece.start < at + size
+        if under and _sha256(path) != sums[path.name]:
+            return f"{path.name} is damaged"
         at += size
     return "every volume is as its checksum says, so it was bundled so"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from hashlib import sha256
 
 from kimideploy.catalog.find import find_model
 from kimideploy.catalog.types import Catalog, Checkpoint, Model
 from kimideploy.errors import RequestError
 from kimideploy.planning.types import Plan
 from kimideploy.weights.selection import Wanted
+
+#: what a pattern chooses by
+_SIGNS = frozenset("*?[")
 
 
 def of_plan(plan: Plan, catalog: Catalog) -> tuple[Wanted, ...]:
@@ -55,12 +59,18 @@ def of_repository(catalog: Catalog, repo: str, revision: str | None, files: str 
     )
 
 
-def _quant(files: str) -> str | None:
+def _quant(files: str) -> str:
     """Return a name for what a pattern chooses, so that several of one commit do not mix."""
-    folder, slash, _ = files.partition("/")
-    plain = folder if slash and not set(folder) & set("*?[") else files
-    plain = plain.removesuffix(".gguf").removesuffix(".safetensors")
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:64] or None
+    folder, slash, rest = files.partition("/")
+    if slash and not set(folder) & _SIGNS and rest in ("*", "*.gguf"):
+        return _plain(folder)
+    # Why a hash: the words of two patterns may be the same, and what they choose another.
+    return f"{_plain(files)[:64]}-{sha256(files.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _plain(text: str) -> str:
+    text = text.removesuffix(".gguf").removesuffix(".safetensors")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
 
 
 def _wanted(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,26 @@ def small(tmp_path: Path) -> Iterator[Path]:
     mount("-t", "tmpfs", "-o", "size=300m", "none", str(disk))
     yield disk
     subprocess.run(["umount", disk], check=True)
+
+
+@contextmanager
+def disk(
+    folder: Path, kind: str, *, size: int = 600 << 20, image: Path | None = None
+) -> Iterator[Path]:
+    """Yield a file system of its own, mounted below *folder*; *image* is one that exists."""
+    place = folder / f"{kind}-disk"
+    if image is None:
+        image = folder / f"{kind}-image"
+        missing_part(shutil.which(f"mkfs.{kind}") is None, f"mkfs.{kind} is not installed")
+        with image.open("wb") as file:
+            file.truncate(size)
+        subprocess.run([f"mkfs.{kind}", "-q", image], check=True, capture_output=True)
+    place.mkdir(exist_ok=True)
+    mount("-o", "loop", str(image), str(place))
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

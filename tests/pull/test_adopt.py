@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,7 @@ from kimideploy.weights.events import Adopted, Published, Told
 from kimideploy.weights.pull import Pulled
 from kimideploy.weights.store import Staging
 from tests.hub.repos import shards
-from tests.pull.conftest import (
-    REPO,
-    Bench,
-    files_of,
-    leftovers,
-    mismatches,
-    missing_part,
-    mount,
-)
+from tests.pull.conftest import REPO, Bench, disk, files_of, leftovers, mismatches
 
 
 def fetched(bench: Bench) -> int:
@@ -125,19 +116,13 @@ def test_a_kill_among_copies(bench: Bench, tmp_path: Path) -> None:
     assert [] == leftovers(bench.top)
 
 
-def test_from_another_disk(bench: Bench) -> None:
+def test_from_another_disk(bench: Bench, tmp_path: Path) -> None:
     """From another disk it is copied, which is said, and proved like the rest."""
-    other = Path("/dev/shm")
-    if not other.is_dir() or other.stat().st_dev == bench.folder.stat().st_dev:
-        pytest.skip("there is no second disk here")
-    mine = other / f"kimideploy-{os.getpid()}"
-    shutil.copytree(bench.folder, mine)
-    try:
-        bench.pull(adopt=(mine,))
-    finally:
-        shutil.rmtree(mine)
+    with disk(tmp_path, "ext4") as place:
+        shutil.copytree(bench.folder, place / "mine")
+        bench.pull(adopt=(place / "mine",))
 
-    assert {"copy"} == {event.how for event in bench.of(Adopted)}
+    assert {"copy"} == set(hows(bench).values())
     assert 0 == fetched(bench)
 
 
@@ -157,24 +142,15 @@ def test_links_that_lead_elsewhere(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_reflink_where_the_disk_can(bench: Bench, tmp_path: Path) -> None:
     """On a file system that clones blocks, the file is ours alone and takes no room."""
-    image, disk = tmp_path / "image", tmp_path / "disk"
-    with image.open("wb") as file:
-        file.truncate(400 << 20)
-    missing_part(shutil.which("mkfs.xfs") is None, "mkfs.xfs is not installed")
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
-    disk.mkdir()
-    mount("-o", "loop", str(image), str(disk))
-    try:
-        mine = disk / "mine"
+    with disk(tmp_path, "btrfs") as place:
+        mine = place / "mine"
         shutil.copytree(bench.folder, mine)
-        pulled = bench.pull(top=disk / "store", adopt=(mine,))
+        pulled = bench.pull(top=place / "store", adopt=(mine,))
 
-        assert {"reflink"} == {event.how for event in bench.of(Adopted)}
+        assert {"reflink"} == set(hows(bench).values())
         assert not same_blocks(pulled, shards(4)[0], mine / shards(4)[0])
         (mine / shards(4)[0]).write_bytes(b"changed")
         assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_the_donor_stays(bench: Bench, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,7 +18,7 @@ import pytest
 from kimideploy.weights import space
 from kimideploy.weights.store import Staging, claimed
 from tests.cli.run import run, spawn
-from tests.hub.repos import WANTED, kimi, shards
+from tests.hub.repos import WANTED, kimi, safetensors, shards
 from tests.hub.server import Fault
 from tests.pull.conftest import REPO, Bench, files_of, mismatches, missing_part
 
@@ -134,19 +135,33 @@ def test_a_model_of_the_profiles(bench: Bench, store: Path) -> None:
     assert (store / "moonshotai/Kimi-K2.7-Code" / bench.commit).is_dir()
 
 
-def test_two_quants_of_one_commit(bench: Bench, store: Path, tmp_path: Path) -> None:
-    """What two patterns choose of one commit lies apart, each whole."""
-    folder = tmp_path / "gguf"
+def test_patterns_do_not_mix(bench: Bench, store: Path, tmp_path: Path) -> None:
+    """What two patterns choose of one commit lies apart, each whole, however alike they are."""
+    folder = tmp_path / "st"
     folder.mkdir()
-    for quant in ("Q2_K", "Q4_K"):
-        (folder / f"Kimi-{quant}.gguf").write_bytes(b"GGUF" + quant.encode() * 20_000)
-    commit = bench.hub.add("org/gguf", folder)
-    made = [run("pull", "org/gguf", "--files", f"*{quant}*.gguf") for quant in ("Q2_K", "Q4_K")]
-    folders = [store / "org/gguf" / quant / commit for quant in ("Q2_K", "Q4_K")]
+    for number in "12":
+        safetensors(folder / f"a-{number}.safetensors", "w", number.encode() * 70_000)
+    commit = bench.hub.add("org/st", folder)
+    patterns = ("a-[2]*", "a-[!2]*", "a-2*", "*", "*.safetensors")
+    words = [("pull", "org/st", "--files", p, "--revision", commit) for p in patterns]
+    folders = [Path(run(*one).stdout.strip()) for one in words]
 
-    assert [0, 0] == [one.exit_code for one in made]
-    assert [f"{one}\n" for one in folders] == [one.stdout for one in made]
-    assert ["Kimi-Q2_K.gguf"] == list(files_of(folders[0]))
+    assert 5 == len(set(folders))
+    assert {store / "org" / "st"} == {one.parent.parent for one in folders}
+    names = [sorted(files_of(one)) for one in folders]
+    one, two = "a-1.safetensors", "a-2.safetensors"
+    assert [[two], [one], [two], [one, two], [one, two]] == names
+
+
+def test_a_folder_of_a_quant(bench: Bench, store: Path, tmp_path: Path) -> None:
+    """A pattern that is a quant's folder lies where the model's own checkpoint of it does."""
+    folder = tmp_path / "gguf"
+    (folder / "Q2_K").mkdir(parents=True)
+    (folder / "Q2_K" / "Kimi-Q2_K.gguf").write_bytes(b"GGUF" + bytes(70_000))
+    commit = bench.hub.add("org/gguf", folder)
+    made = run("pull", "org/gguf", "--files", "Q2_K/*")
+
+    assert f"{store / 'org/gguf/Q2_K' / commit}\n" == made.stdout
 
 
 @pytest.mark.usefixtures("store")
@@ -426,6 +441,137 @@ def test_offline_from_a_folder(bench: Bench, tmp_path: Path) -> None:
     bench.pull(offline=True, adopt=(mine,))
 
     assert [] == bench.hub.log
+
+
+@pytest.mark.usefixtures("store")
+def test_changed_code_on_the_command_line(bench: Bench) -> None:
+    """pull and serve refuse other code, and take it where --accept-code is said."""
+    bench.commit = bench.hub.add("moonshotai/Kimi-K2.7-Code", bench.folder)
+    assert 0 == run("pull", "kimi-k2.7-code").exit_code
+    (bench.folder / "modeling_kimi_k25.py").write_text("import os\n")
+    bench.commit = bench.hub.add("moonshotai/Kimi-K2.7-Code", bench.folder)
+    refused = run("pull", "kimi-k2.7-code")
+
+    assert 4 == refused.exit_code
+    assert "modeling_kimi_k25.py has changed" in plain(refused.stderr)
+    assert 0 == run("pull", "kimi-k2.7-code", "--accept-code").exit_code
+
+
+def test_workers_and_ways(bench: Bench, store: Path) -> None:
+    """--max-workers and --no-xet reach the fetching."""
+    bench.grown(count=12, size=300_000)
+    files = bench.hub.repos[REPO][bench.commit]
+    for name, entry in files.items():
+        if name.endswith(".safetensors"):
+            files[name] = replace(entry, size=entry.size, xet="ab" * 32)
+    bench.hub.faults = [Fault(r"\?until", "slow", 99, rate=3e6)]
+    bench.hub.connections = 0
+    ended = run("pull", REPO, "--max-workers", "1", "--no-xet", "--json")
+    active = [
+        len(json.loads(line)["active"])
+        for line in ended.stdout.splitlines()
+        if '"event":"moved"' in line and '"active"' in line
+    ]
+
+    assert 0 == ended.exit_code
+    assert 1 == max(active)
+    assert not [one for one in bench.hub.log if "xet-read-token" in one.path]
+    assert (store / REPO / bench.commit).is_dir()
+
+
+@pytest.mark.usefixtures("store")
+def test_speed_is_measured(bench: Bench) -> None:
+    """list --speed reads, and says the rate, the time and the file system it is on."""
+    bench.pull()
+    load = json.loads(run("weights", "list", "--speed", "--json").stdout)["entries"][0]["load"]
+    shown = plain(run("weights", "list", "--speed").stdout)
+
+    assert load["rate"] > 0
+    assert load["filesystem"] in shown
+    assert "/s: " in shown
+
+
+@pytest.mark.usefixtures("store")
+def test_a_bundle_with_wheels(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--wheelhouse puts wheels beside the volumes, checked like them when they are unpacked."""
+    bench.pull()
+
+    def collected(folder: Path) -> list[Path]:
+        assert not list(folder.parent.glob("*.tar.*"))
+        folder.mkdir(parents=True)
+        (folder / "kimideploy-0-py3-none-any.whl").write_bytes(b"wheel")
+        return list(folder.glob("*.whl"))
+
+    monkeypatch.setattr("kimideploy.apply.wheelhouse.collect", collected)
+    made = run("weights", "bundle", REPO, "-o", str(tmp_path / "b"), "--wheelhouse")
+    assert 0 == made.exit_code
+    assert "--no-index --find-links" in plain(made.stderr)
+    assert "wheelhouse/kimideploy-0-py3" in Path(made.stdout.strip()).read_text()
+    words = ("weights", "unbundle", str(tmp_path / "b"), "--to", str(tmp_path / "other"))
+    wheel = tmp_path / "b" / "wheelhouse" / "kimideploy-0-py3-none-any.whl"
+    wheel.write_bytes(b"other")
+    bad = run(*words)
+    wheel.write_bytes(b"wheel")
+
+    assert (4, 0) == (bad.exit_code, run(*words).exit_code)
+    assert "is not what its checksum says" in plain(bad.stderr)
+
+
+@pytest.mark.usefixtures("store")
+def test_what_is_damaged_is_not_bundled(bench: Bench, tmp_path: Path) -> None:
+    """A bit that rotted under an unchanged time is found before it crosses the gap."""
+    path = bench.pull().folder / shards(4)[1]
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    made = run("weights", "bundle", REPO, "-o", str(tmp_path / "b"))
+
+    assert 4 == made.exit_code
+    assert shards(4)[1] in made.stderr
+    assert not list(tmp_path.glob("b/*.tar.*"))
+
+
+@pytest.mark.usefixtures("store")
+def test_the_publishers_mistake_is_found_by_verify(bench: Bench) -> None:
+    """Files that are the hub's, byte for byte, and no checkpoint: verify says no."""
+    index = bench.folder / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("layers.0.weight", "layers.9.weight"))
+    bench.hub.add(REPO, bench.folder)
+    bench.pull()
+    result = run("weights", "verify", "--full")
+
+    assert 1 == result.exit_code
+    assert "'model.layers.9.weight' is in no shard" in plain(result.stderr)
+    assert "hint:" not in result.stderr
+
+
+@pytest.mark.usefixtures("store")
+def test_a_record_in_somebodys_folder(bench: Bench) -> None:
+    """Whoever can write a folder can write that it was proved: with --repo all of it is read."""
+    mine = kimi(bench.top.with_name("mine"))
+    words = ("weights", "verify", str(mine), "--repo", REPO)
+    assert 0 == run(*words).exit_code
+    path, record = mine / shards(4)[0], mine / ".kimideploy" / "seen.json"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    seen, found = json.loads(record.read_text()), path.stat()
+    seen[path.name] |= {"mtime": found.st_mtime_ns, "inode": found.st_ino}
+    record.write_text(json.dumps(seen))
+
+    assert 1 == run(*words).exit_code
+
+
+@pytest.mark.usefixtures("store")
+def test_names_do_not_steer_the_terminal(bench: Bench) -> None:
+    """Folders with escape sequences in their names are shown without them."""
+    (bench.top / "org" / "x" / ".evil\x1b[2J.pull").mkdir(parents=True)
+
+    assert "\x1b" not in run("weights", "prune", "--dry-run").stdout
 
 
 @pytest.mark.usefixtures("store")
