@@ -14,7 +14,7 @@ import pytest
 from kimideploy.apply.weights import bring
 from kimideploy.engines import complete
 from kimideploy.errors import WeightsError
-from kimideploy.planning.types import Local, Plan
+from kimideploy.planning.types import CodePin, Local, Plan
 from kimideploy.weights import load, space
 from kimideploy.weights.resolve import Ways
 from tests.cli.run import run
@@ -69,8 +69,7 @@ def test_pulled_and_served(hub: Hub, tmp_path: Path) -> None:
     assert "files proved" in done.stderr
     assert done.stdout.startswith("http://127.0.0.1:")
     assert 1 == len(done.stdout.splitlines())
-    folder = tmp_path / "store" / REPO / commit(hub)
-    assert f"{folder} " in (tmp_path / "engine.log").read_text() or folder.is_dir()
+    assert (tmp_path / "store" / REPO / commit(hub)).is_dir()
 
 
 def test_events_of_both(hub: Hub, tmp_path: Path) -> None:
@@ -159,6 +158,30 @@ def test_what_stands_in_the_plan(hub: Hub, tmp_path: Path) -> None:
     assert CODE == [pin.path for pin in found.pins.code]
     assert "unpinned" not in [notice.code for notice in found.warnings]
     assert found == brought(found, tmp_path)
+
+
+def test_pins_of_a_plan_hold(hub: Hub, tmp_path: Path) -> None:
+    """Weights whose code is not what the plan pinned are not served, nor published."""
+    wanted = unpulled()
+    pins = msgspec.structs.replace(wanted.pins, code=(CodePin(CODE[1], "0" * 64),))
+    with pytest.raises(WeightsError, match="other code than was accepted"):
+        brought(msgspec.structs.replace(wanted, pins=pins), tmp_path)
+
+    assert not (tmp_path / "store" / REPO / commit(hub)).exists()
+    assert 0 == hub.sent(r"\?until")
+
+
+def test_changed_code_is_not_served(hub: Hub, tmp_path: Path) -> None:
+    """serve refuses code that has changed since it was accepted, and takes it when told to."""
+    assert 0 == serve(tmp_path).returncode
+    other = kimi(tmp_path / "other", count=2)
+    (other / CODE[1]).write_text("import os\n")
+    hub.add(REPO, other)
+    refused = serve(tmp_path)
+
+    assert 4 == refused.returncode
+    assert f"{CODE[1]} has changed" in " ".join(refused.stderr.split())
+    assert 0 == serve(tmp_path, "--accept-code").returncode
 
 
 def test_the_draft_comes_too(hub: Hub, tmp_path: Path) -> None:

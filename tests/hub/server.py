@@ -86,6 +86,8 @@ class Asked:
     authorized: bool
     origin: Literal["hub", "cdn"]
     encoding: str | None = None
+    #: when it had been answered, time.monotonic()
+    at: float = 0.0
 
 
 @dataclass
@@ -426,5 +428,6 @@ class _Handler(BaseHTTPRequestHandler):
                 authorized=self.headers.get("Authorization") is not None,
                 origin=self.origin,
                 encoding=self.headers.get("Accept-Encoding"),
+                at=time.monotonic(),
             )
         )

@@ -457,26 +457,31 @@ def test_changed_code_on_the_command_line(bench: Bench) -> None:
     assert 0 == run("pull", "kimi-k2.7-code", "--accept-code").exit_code
 
 
-def test_workers_and_ways(bench: Bench, store: Path) -> None:
-    """--max-workers and --no-xet reach the fetching."""
-    bench.grown(count=12, size=300_000)
-    files = bench.hub.repos[REPO][bench.commit]
-    for name, entry in files.items():
-        if name.endswith(".safetensors"):
-            files[name] = replace(entry, size=entry.size, xet="ab" * 32)
-    bench.hub.faults = [Fault(r"\?until", "slow", 99, rate=3e6)]
-    bench.hub.connections = 0
-    ended = run("pull", REPO, "--max-workers", "1", "--no-xet", "--json")
-    active = [
-        len(json.loads(line)["active"])
-        for line in ended.stdout.splitlines()
-        if '"event":"moved"' in line and '"active"' in line
-    ]
+def test_workers(bench: Bench, store: Path) -> None:
+    """--max-workers reaches the fetching."""
+    bench.grown(count=6, size=300_000)
+    bench.hub.faults = [Fault(r"\?until", "slow", 99, rate=1e6)]
+    ended = run("pull", REPO, "--max-workers", "1", "--json")
+    moved = [json.loads(line) for line in ended.stdout.splitlines() if '"moved"' in line]
 
-    assert 0 == ended.exit_code
-    assert 1 == max(active)
-    assert not [one for one in bench.hub.log if "xet-read-token" in one.path]
+    assert 1 == max(len(event.get("active", ())) for event in moved)
     assert (store / REPO / bench.commit).is_dir()
+
+
+@pytest.mark.usefixtures("store")
+def test_without_the_xet_store(bench: Bench) -> None:
+    """--no-xet does not ask for a token of the store, which is asked for otherwise."""
+    bench.grown(count=1, size=9_000_000)
+    files = bench.hub.repos[REPO][bench.commit]
+    files[shards(1)[0]] = replace(files[shards(1)[0]], xet="ab" * 32)
+    bench.hub.faults = [Fault("xet-read-token", "status", 9, status=404)]
+    asked = []
+    for words in (("--no-xet", "--to", str(bench.top / "a")), ("--to", str(bench.top / "b"))):
+        bench.hub.log.clear()
+        assert 0 == run("pull", REPO, *words).exit_code
+        asked.append(any("xet-read-token" in one.path for one in bench.hub.log))
+
+    assert [False, True] == asked
 
 
 @pytest.mark.usefixtures("store")

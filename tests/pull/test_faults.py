@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,45 @@ def test_a_server_asks_to_wait(bench: Bench) -> None:
 
     assert time.monotonic() - began >= 2
     assert [2.0] == [event.wait for event in bench.of(Retried)]
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_a_server_says_when(bench: Bench, *, date: bool) -> None:
+    """Retry-After is waited, as seconds or as a date, however short our own wait would be."""
+    when = formatdate(time.time() + 2.5, usegmt=True) if date else "1"
+    head = {"Retry-After": when}
+    bench.hub.faults = [Fault(CDN, "status", 1, status=503, headers=head)]
+    bench.pull()
+    (wait,) = [event.wait for event in bench.of(Retried)]
+
+    assert 0.9 <= wait <= 2.5
+
+
+def test_one_is_asked_to_wait_and_all_do(bench: Bench) -> None:
+    """A limit that one worker meets is everybody's: nobody asks before its time is over."""
+    bench.grown(count=24, size=20_000)
+    head = {"RateLimit": '"r";r=0;t=1'}
+    bench.hub.faults = [
+        Fault(r"00005-of.*\?until", "status", 1, status=429, headers=head),
+        Fault(r"\?until", "slow", 99, rate=100_000),
+    ]
+    bench.pull(workers=4)
+    (limited,) = [one.at for one in bench.hub.log if one.status == 429]
+    # Why some tenths: who had asked already is answered.
+    after = [one.at - limited for one in bench.hub.log if "model-" in one.path and one.sent]
+
+    assert [] == [seconds for seconds in after if 0.4 < seconds < 1.8]
+    assert len([seconds for seconds in after if seconds > 1.8]) > 10
+
+
+def test_another_range_is_noticed(bench: Bench) -> None:
+    """An answer for other bytes than were asked for is not read, and said."""
+    bench.grown(count=4, size=3_000_000)
+    bench.hub.faults = [Fault(CDN, "cut", 1, at=2_500_000), Fault(CDN, "span", 1)]
+    pulled = bench.pull()
+
+    assert re.search(r"the server sent 'bytes \d+-\d+/3000\d+' of \d+", bench.told())
+    assert [] == mismatches(pulled.folder, REPO, bench.commit, bench.hub.url)
 
 
 def test_wrong_every_time(bench: Bench) -> None:
