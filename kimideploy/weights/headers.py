@@ -105,7 +105,7 @@ _VALUES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY = 8, 9
 _U32 = 4
 #: a model of the family has some thousand tensors, and as many words of metadata as its tokenizer
-_MOST_TENSORS, _MOST_PAIRS, _MOST_ITEMS = 1_000_000, 100_000, 20_000_000
+_MOST_TENSORS, _MOST_PAIRS, _MOST_ITEMS = 1_000_000, 100_000, 4_000_000
 _MOST_NAME = 1 << 16
 #: ggml.h: GGML_MAX_DIMS
 _GGML_DIMENSIONS = 4
