@@ -55,7 +55,11 @@ def shown(out: Console, err: Console, *, as_json: bool) -> Iterator[Tell]:
         elif err.is_terminal and not err.is_dumb_terminal:
             view = Bars(out, err)
             with view.live:
-                yield view.take
+                try:
+                    yield view.take
+                finally:
+                    # Why: of bars that are still there when it ends, a line is left behind.
+                    view.live.update(Text(), refresh=True)
         else:
             yield Lines(out, err).take
     except BrokenPipeError as error:
