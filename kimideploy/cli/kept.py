@@ -53,7 +53,8 @@ def _folder(folder: Path) -> tuple[Path, Manifest]:
     if manifest is None:
         raise WeightsError(
             f"{folder} has no manifest to prove it by",
-            hint=f"kimideploy weights verify {shlex.quote(str(folder))} --repo ORG/NAME writes one",
+            hint=f"kimideploy weights verify {shlex.quote(str(folder))} --repo ORG/NAME proves it"
+            " against the hub; pull --adopt takes it into the store",
         )
     return folder.absolute(), manifest
 
