@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from kimideploy.engines import complete
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import Local, Plan
 from kimideploy.weights import code, load
-from kimideploy.weights.events import Event, Told
+from kimideploy.weights.events import Tell, Told
 from kimideploy.weights.pull import Pulled, pull_all
 from kimideploy.weights.resolve import Ways, known
 from kimideploy.weights.store import home
@@ -24,9 +24,7 @@ from kimideploy.weights.wanted import of_plan
 _SETTLED = ("unpinned", "first-part")
 
 
-def bring(
-    plan: Plan, catalog: Catalog, top: Path, ways: Ways, tell: Callable[[Event], None]
-) -> Plan:
+def bring(plan: Plan, catalog: Catalog, top: Path, ways: Ways, tell: Tell) -> Plan:
     """Return *plan* on weights that are here and proved, pulled below *top* where they were not.
 
     The commit and the code stand in its pins afterwards. A plan on a folder that the operator
@@ -35,8 +33,7 @@ def bring(
     if plan.request.model_path is not None:
         return plan
     pulled, *draft = pull_all(of_plan(plan, catalog), top, ways, tell)
-    sizes = [(item.path, item.size) for item in pulled.manifest.items]
-    reading = load.look(pulled.folder, sizes, measure=True)
+    reading = _reading(pulled, measure=True)
     for note in reading.notes:
         tell(Told(text=note))
     return _on(plan, catalog, pulled, draft, reading)
@@ -64,9 +61,12 @@ def foretold(plan: Plan, catalog: Catalog, top: Path, ways: Ways) -> tuple[Plan,
     if len(here) < len(wishes):
         return plan, tuple(steps)
     main, *draft = here
-    sizes = [(item.path, item.size) for item in main.manifest.items]
-    reading = load.look(main.folder, sizes, measure=False)
-    return _on(plan, catalog, main, draft, reading), tuple(steps)
+    return _on(plan, catalog, main, draft, _reading(main, measure=False)), tuple(steps)
+
+
+def _reading(pulled: Pulled, *, measure: bool) -> Load:
+    sizes = [(item.path, item.size) for item in pulled.manifest.items]
+    return load.look(pulled.folder, sizes, measure=measure)
 
 
 def _on(

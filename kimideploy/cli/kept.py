@@ -61,10 +61,10 @@ def _folder(folder: Path) -> tuple[Path, Manifest]:
 
 def _names(which: str | None) -> set[str]:
     """Return the repositories that a word means: those of a model, or itself."""
-    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
-
     if which is None or "/" in which:
         return {which or ""}
+    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+
     model = load_catalog(user_overlays()).models.get(which)
     checkpoints = model.checkpoints if model is not None else ()
     return {one.repo for one in checkpoints if one.repo is not None} or {which}

@@ -72,8 +72,7 @@ def _launch(site: Site, maker: _Maker) -> Launch:
     if site.plan.candidate.engine != "llamacpp":
         # Why: packages in ~/.local were seen to shadow the engine's own.
         env["PYTHONNOUSERSITE"] = "1"
-        drafted = site.plan.local is not None and site.plan.local.draft is not None
-        if not site.from_hub and (site.draft is None or drafted):
+        if not site.from_hub and not site.draft_from_hub:
             # Why: a folder that was hashed must not be amended from the hub.
             env["HF_HUB_OFFLINE"] = "1"
     return Launch(

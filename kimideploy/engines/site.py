@@ -85,17 +85,19 @@ class Site:
     @property
     def draft_weights(self) -> str | None:
         """The draft's folder where it was pulled, else its repository."""
-        local = self.plan.local
         if self.draft is None:
             return None
-        return local.draft if local is not None and local.draft is not None else self.draft.repo
+        return self._local_draft if self._local_draft is not None else self.draft.repo
+
+    @property
+    def draft_from_hub(self) -> bool:
+        """Whether the engine fetches a draft by itself."""
+        return self.draft is not None and self._local_draft is None
 
     @property
     def draft_revision(self) -> str | None:
         """The draft's pinned commit, if the engine fetches it from the hub."""
-        local = self.plan.local
-        pulled = local is not None and local.draft is not None
-        return self.plan.pins.draft if self.draft is not None and not pulled else None
+        return self.plan.pins.draft if self.draft_from_hub else None
 
     @property
     def attention(self) -> str | None:
@@ -131,6 +133,11 @@ class Site:
         local = self.plan.local
         named = self.plan.request.model_path
         return named if named is not None else local.path if local is not None else None
+
+    @property
+    def _local_draft(self) -> str | None:
+        """The draft's folder on the node, where it was pulled."""
+        return self.plan.local.draft if self.plan.local is not None else None
 
     @property
     def _repo(self) -> str:

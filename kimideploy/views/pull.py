@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -29,11 +29,11 @@ from kimideploy.weights.events import (
     Published,
     Resolved,
     Retried,
+    Tell,
     Told,
     Verified,
 )
 
-Tell = Callable[[Event], None]
 _BAR, _NAME, _LEAST_BAR = 20, 34, 6
 #: columns below which a file has no bar of its own
 _NARROW = 66

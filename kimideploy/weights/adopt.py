@@ -27,8 +27,6 @@ from kimideploy.weights.store import Kept, Staging
 #: ioctl FICLONE of linux/fs.h
 _CLONE = 0x40049409
 _READ = 1 << 20
-#: files that are taken over at once
-_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ def adopt(donors: Sequence[Donor], staging: Staging, record: Record) -> Iterator
         )
         for donor in donors
     }
-    for taken in each(tasks, tally, at_once=min(_AT_ONCE, os.cpu_count() or 1)):
+    for taken in each(tasks, tally):
         if isinstance(taken, Moved):
             yield taken
             continue

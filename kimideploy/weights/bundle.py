@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from kimideploy.errors import RequestError
 from kimideploy.weights import space
-from kimideploy.weights.events import Arrived, Event
+from kimideploy.weights.events import Arrived, Tell
+from kimideploy.weights.hashing import sha256_of
 from kimideploy.weights.manifest import Item, Manifest, encode
 from kimideploy.weights.parallel import Tally, each
 from kimideploy.weights.sink import Sink
 from kimideploy.weights.store import alone, sync, write_whole
 from kimideploy.weights.tape import VOLUME, between, name_of, pieces_of, read_sums, write_sums
 
-Tell = Callable[[Event], None]
 #: bytes of the smallest volume: below it there would be more volumes than numbers
 LEAST = 1 << 20
-_AT_ONCE = 4
 
 
 def check(folder: Path, to: Path, *, split: int) -> None:
@@ -75,7 +73,7 @@ def _written(folder: Path, manifest: Manifest, to: Path, split: int, tell: Tell)
         return Arrived(path=path.name, bytes=sizes[path])
 
     tasks = {path.name: partial(write, path) for path in todo}
-    for event in each(tasks, tally, at_once=min(_AT_ONCE, os.cpu_count() or 1)):
+    for event in each(tasks, tally):
         tell(event)
     sync(to)
     return volumes
@@ -111,6 +109,5 @@ def add(sums_of: Manifest, to: Path, files: Sequence[Path]) -> None:
     path = to / f"{name_of(sums_of)}.sha256"
     sums = read_sums(path)
     for file in files:
-        digest = sha256(file.read_bytes()).hexdigest()
-        sums[file.relative_to(to).as_posix()] = digest
+        sums[file.relative_to(to).as_posix()] = sha256_of(file)
     write_sums(path, sums)

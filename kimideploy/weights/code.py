@@ -10,13 +10,13 @@ import ast
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from glob import escape
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
+from kimideploy.weights.hashing import sha256_of
 from kimideploy.weights.manifest import Manifest
 from kimideploy.weights.store import write_whole
 
@@ -30,7 +30,7 @@ Where = Callable[[str], Path]
 def pins_of(where: Where, manifest: Manifest) -> tuple[CodePin, ...]:
     """Return the sha256 of each file of code, which lies proved *where* its name leads to."""
     return tuple(
-        CodePin(item.path, _sha256(where(item.path)))
+        CodePin(item.path, sha256_of(where(item.path)))
         for item in sorted(manifest.code, key=lambda item: item.path)
     )
 
@@ -91,7 +91,8 @@ def gate(
     """
     if not all(where(item.path).exists() for item in manifest.code):
         return None
-    before = pinned if pinned is not None else accepted(home, lenient=accept)
+    known = accepted(home, lenient=accept)
+    before = pinned if pinned is not None else known
     if not accept:
         elsewhere = foreign(where, manifest)
         if elsewhere:
@@ -101,7 +102,7 @@ def gate(
             )
         same(where, manifest, home, before)
     pins = pins_of(where, manifest)
-    if accepted(home, lenient=accept) != pins:
+    if known != pins:
         remember(home, pins)
     if before is None and pins:
         names = ", ".join(pin.path for pin in pins)
@@ -124,18 +125,14 @@ def _how_to_read(where: Where, manifest: Manifest, home: Path, before: Iterable[
     """Return the command that shows the first change, where the old file is still in *home*."""
     for pin in before:
         now = where(pin.path)
-        if not now.is_file() or _sha256(now) == pin.sha256:
+        if not now.is_file() or sha256_of(now) == pin.sha256:
             continue
         for depth in ("*", "*/*"):
             for old in sorted(home.glob(f"{depth}/{escape(pin.path)}")):
-                if old.is_file() and _sha256(old) == pin.sha256:
+                if old.is_file() and sha256_of(old) == pin.sha256:
                     return shlex.join(["diff", "-u", str(old), str(now)])
     some = where(manifest.code[0].path).parent if manifest.code else home
     return f"read it below {some}"
-
-
-def _sha256(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
 
 
 def foreign(where: Where, manifest: Manifest) -> list[str]:

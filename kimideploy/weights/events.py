@@ -5,6 +5,7 @@ Sizes are bytes, times are seconds; None is unknown.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -124,3 +125,5 @@ class Verified(_Event, frozen=True, kw_only=True):
 
 
 Event = Resolved | Told | Adopted | Moved | Retried | Arrived | Damaged | Published | Verified
+#: what hears of them
+Tell = Callable[[Event], None]

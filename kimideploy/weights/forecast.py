@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kimideploy.weights import space
 from kimideploy.weights.adopt import donors
+from kimideploy.weights.events import Tell
 from kimideploy.weights.manifest import Item, Manifest
 from kimideploy.weights.part import BLOCK
-from kimideploy.weights.resolve import Line, Tell, Ways, planned
+from kimideploy.weights.resolve import Line, Ways, planned
 from kimideploy.weights.seen import Record
 from kimideploy.weights.selection import Wanted
 from kimideploy.weights.store import Staging, every, existing, home

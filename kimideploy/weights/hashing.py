@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from kimideploy.weights.events import Moved
@@ -38,6 +39,15 @@ def hashed(
         for item, path in sorted(files, key=lambda pair: -pair[0].size)
     }
     yield from each(tasks, tally, at_once=workers or os.cpu_count() or 1)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of the bytes in *path*; raises OSError."""
+    hasher, buffer = sha256(), memoryview(bytearray(_READ))
+    with path.open("rb", buffering=0) as file:
+        while got := file.readinto(buffer):
+            hasher.update(buffer[:got])
+    return hasher.hexdigest()
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,14 +19,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from kimideploy.errors import KimiError, RequestError, WeightsError
-from kimideploy.weights.manifest import Item
+from kimideploy.weights.manifest import COMMIT, Item
 from kimideploy.weights.retry import Patience, Pause, Trouble, asked, transient
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 T = TypeVar("T")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 _MOST_ITEMS = 100_000
 #: seconds that the hub may say nothing; tries of a question before anything has come of it
 _TIMEOUT, _TRIES = 30.0, 5

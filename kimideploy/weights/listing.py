@@ -15,7 +15,7 @@ from kimideploy.planning.types import CodePin
 from kimideploy.weights import code, load, space
 from kimideploy.weights.forecast import brought
 from kimideploy.weights.manifest import MANIFEST, OWN
-from kimideploy.weights.store import Kept, Staging, claimed, every, held, unreadable
+from kimideploy.weights.store import Kept, Staging, claimed, every, held, scan
 from kimideploy.weights.types import Entry, Listing
 
 #: what is being removed
@@ -38,9 +38,10 @@ class Pruning:
 @space.disk()
 def listing(top: Path, *, with_code: bool = False, measure: bool = False) -> Listing:
     """Return all that is below *top*; *measure* reads some seconds from each folder."""
-    entries = tuple(_entry(kept, with_code=with_code, measure=measure) for kept in every(top))
+    found, unreadable = scan(top)
+    entries = tuple(_entry(kept, with_code=with_code, measure=measure) for kept in found)
     free = shutil.disk_usage(top).free if top.is_dir() else None
-    return Listing(str(top), entries, free, unreadable(top))
+    return Listing(str(top), entries, free, tuple(unreadable))
 
 
 @space.disk()
@@ -56,11 +57,7 @@ def prunable(top: Path, *, old: bool) -> Pruning:
         for path in top.glob(f"{depth}/{pattern}")
         if path.is_dir()
     }
-    busy = [
-        path
-        for path in begun
-        if not path.name.startswith(_GONE) and held(Staging(path.with_name(_commit(path))))
-    ]
+    busy = [path for path in begun if not path.name.startswith(_GONE) and held(Staging.at(path))]
     going = [path for path in begun if path not in busy]
     if old:
         groups: dict[Path, list[Path]] = {}
@@ -95,14 +92,10 @@ def remove(folder: Path) -> None:
     """
     if not folder.name.startswith(_GONE):
         gone = folder.with_name(f"{_GONE}{folder.name.lstrip('.')}-{token_hex(4)}")
-        with claimed(Staging(folder.with_name(_commit(folder)))):
+        with claimed(Staging.at(folder)):
             folder.rename(gone)
         folder = gone
     shutil.rmtree(folder)
-
-
-def _commit(folder: Path) -> str:
-    return folder.name.removeprefix(".").removesuffix(".pull")
 
 
 def disk_of(folder: Path) -> int:
@@ -123,19 +116,20 @@ def code_of(kept: Kept) -> tuple[CodePin, ...]:
 
 def _entry(kept: Kept, *, with_code: bool, measure: bool) -> Entry:
     manifest = kept.manifest
+    staging = Staging.at(kept.folder)
     look = kept.complete and with_code
     sizes = [(item.path, item.size) for item in manifest.items]
     return Entry(
         repo=manifest.repo,
         revision=manifest.revision,
         folder=str(kept.folder),
-        have=manifest.size if kept.complete else brought(manifest, _staging(kept)),
+        have=manifest.size if kept.complete else brought(manifest, staging),
         complete=kept.complete,
         files=len(manifest.items),
         bytes=manifest.size,
         disk=disk_of(kept.folder),
         quant=manifest.quant,
-        busy=not kept.complete and held(_staging(kept)),
+        busy=not kept.complete and held(staging),
         code=code_of(kept) if look else (),
         imports=tuple(
             (item.path, code.imports_of((kept.folder / item.path).read_bytes()))
@@ -145,7 +139,3 @@ def _entry(kept: Kept, *, with_code: bool, measure: bool) -> Entry:
         else (),
         load=load.look(kept.folder, sizes, measure=measure) if kept.complete else None,
     )
-
-
-def _staging(kept: Kept) -> Staging:
-    return Staging(kept.folder.with_name(kept.manifest.revision))

@@ -28,7 +28,7 @@ _MOST_BYTES, _MOST_FILES = 100_000_000_000_000, 100_000
 _MOST_MANIFEST = 64 << 20
 _LONGEST_PART, _LONGEST_PATH = 200, 1000
 _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _QUANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 #: formats that run code when they are opened
@@ -101,7 +101,7 @@ def checked(manifest: Manifest) -> Manifest:
         raise WeightsError(f"a manifest of the schema {manifest.schema!r} can't be read here")
     if not _REPO.fullmatch(manifest.repo) or ".." in manifest.repo:
         raise WeightsError(f"{manifest.repo[:100]!r} is no name of a repository")
-    if not _COMMIT.fullmatch(manifest.revision):
+    if not COMMIT.fullmatch(manifest.revision):
         raise WeightsError(f"{manifest.revision[:60]!r} is no commit: 40 hex digits name one")
     if manifest.quant is not None and not _QUANT.fullmatch(manifest.quant):
         raise WeightsError(f"{manifest.quant[:60]!r} is no name of a quant")

@@ -7,16 +7,32 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kimideploy.errors import WeightsError
-from kimideploy.weights.events import Damaged, Event, Moved
+from kimideploy.weights.events import Damaged, Event, Moved, Resolved, Tell
 from kimideploy.weights.hashing import hashed
 from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode, read_manifest
 from kimideploy.weights.seen import Record
 from kimideploy.weights.store import Staging, link_in, write_whole
 
-Tell = Callable[[Event], None]
+
+def whole(staging: Staging, manifest: Manifest, tell: Tell) -> bool:
+    """Tell what is going to be there, and return whether it is already, proved.
+
+    Raises WeightsError for contents that a commit never had.
+    """
+    tell(
+        Resolved(
+            repo=manifest.repo,
+            revision=manifest.revision,
+            files=len(manifest.items),
+            bytes=manifest.size,
+            folder=str(staging.final),
+        )
+    )
+    _agreed(staging.final, manifest)
+    return _stands(staging.final, manifest, tell)
 
 
-def agreed(final: Path, manifest: Manifest) -> None:
+def _agreed(final: Path, manifest: Manifest) -> None:
     """Raise WeightsError where *final* was pulled with other contents than *manifest* names.
 
     A commit never changes: whoever says so lies, or has been lied to.
@@ -34,7 +50,7 @@ def agreed(final: Path, manifest: Manifest) -> None:
         )
 
 
-def stands(final: Path, manifest: Manifest, tell: Tell) -> bool:
+def _stands(final: Path, manifest: Manifest, tell: Tell) -> bool:
     """Return whether *final* holds *manifest* as it was proved; what was touched is read again."""
     there = read_manifest(final) if final.is_dir() else None
     if there is None or there.proofs != manifest.proofs:

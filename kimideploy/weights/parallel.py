@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,6 +14,7 @@ from kimideploy.weights.retry import Stopped
 
 T = TypeVar("T")
 _TICK = 0.25
+_WRITERS = 4
 
 
 class Tally:
@@ -54,12 +56,15 @@ class Tally:
 
 
 def each(
-    tasks: Mapping[str, Callable[[], T]], tally: Tally, *, at_once: int
+    tasks: Mapping[str, Callable[[], T]], tally: Tally, *, at_once: int | None = None
 ) -> Iterator[T | Moved]:
     """Run *tasks*, by the file each works on; yield what they return, and how far they are.
 
-    What a task raises is raised here, after the others have been told to end.
+    *at_once* None: as many as a disk is written by with profit. What a task raises is raised here,
+    after the others have been told to end.
     """
+    if at_once is None:
+        at_once = min(_WRITERS, os.cpu_count() or 1)
     pace = Pace(tally.look)
     with ThreadPoolExecutor(max_workers=max(1, at_once)) as pool:
         names: dict[Future[T], str] = {pool.submit(task): name for name, task in tasks.items()}

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from kimideploy.weights import code, space
 from kimideploy.weights.bring import Bring
-from kimideploy.weights.events import Published, Resolved, Told
+from kimideploy.weights.events import Published, Tell, Told
 from kimideploy.weights.forecast import together
 from kimideploy.weights.manifest import Item, Manifest
-from kimideploy.weights.mend import agreed, mended, stands, wrong
-from kimideploy.weights.resolve import Line, Tell, Ways, planned
+from kimideploy.weights.mend import mended, whole, wrong
+from kimideploy.weights.resolve import Line, Ways, planned
 from kimideploy.weights.selection import Wanted
 from kimideploy.weights.store import Staging, claimed, every, home
 from kimideploy.weights.structure import faults
@@ -62,19 +62,9 @@ def _pulled(wanted: Wanted, manifest: Manifest, top: Path, line: Line) -> Pulled
     began, tell = time.monotonic(), line.tell
     staging = Staging.of(manifest, top)
     final = staging.final
-    tell(
-        Resolved(
-            repo=manifest.repo,
-            revision=manifest.revision,
-            files=len(manifest.items),
-            bytes=manifest.size,
-            folder=str(final),
-        )
-    )
     fetched, place = 0, home(top, manifest.repo, None)
-    agreed(final, manifest)
     # Why without the lock: what is whole needs nothing, and may be someone else's to write.
-    if stands(final, manifest, tell):
+    if whole(staging, manifest, tell):
         if not line.ways.accept_code:
             code.same(final.joinpath, manifest, place, wanted.code)
         staging.sweep()

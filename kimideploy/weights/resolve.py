@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -11,17 +11,16 @@ from pathlib import Path
 
 from kimideploy.errors import WeightsError
 from kimideploy.planning.types import CodePin
-from kimideploy.weights.events import Event, Retried, Told
-from kimideploy.weights.hub import COMMIT, Repository, find, items_of, offline, patiently
-from kimideploy.weights.manifest import Item, Manifest, checked, read_manifest
+from kimideploy.weights.events import Retried, Tell, Told
+from kimideploy.weights.hub import Repository, find, items_of, offline, patiently
+from kimideploy.weights.manifest import COMMIT, Item, Manifest, checked, read_manifest
 from kimideploy.weights.retry import FIRST, Pause, Trouble
 from kimideploy.weights.selection import Wanted, select
 from kimideploy.weights.source import Watch
-from kimideploy.weights.store import Staging
+from kimideploy.weights.store import Staging, commit_of
 from kimideploy.weights.structure import index_of
 from kimideploy.weights.wire import Wire
 
-Tell = Callable[[Event], None]
 _MOST_READ = 256 << 20
 _WORKERS, _STALL = 8, 30.0
 
@@ -186,7 +185,7 @@ def _forbidden(repo: str) -> WeightsError:
 def _begun(folder: Path, wanted: Wanted, tell: Tell) -> str | None:
     """Return the commit of a pull of the same branch that has not ended: it is gone on with."""
     for path in sorted(folder.glob(".*.pull/asked")):
-        revision = path.parent.name[1:].removesuffix(".pull")
+        revision = commit_of(path.parent)
         try:
             same = path.read_text(encoding="utf-8") == (wanted.revision or "")
         except (OSError, UnicodeDecodeError):

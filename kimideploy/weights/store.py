@@ -17,13 +17,12 @@ from pathlib import Path
 
 import platformdirs
 
+from kimideploy.engines.site import MODELS
 from kimideploy.errors import BusyError, KimiError, MachineError, RequestError, WeightsError
-from kimideploy.weights.hub import COMMIT
-from kimideploy.weights.manifest import MANIFEST, OWN, Manifest, encode, read_manifest
+from kimideploy.weights.manifest import COMMIT, MANIFEST, OWN, Manifest, encode, read_manifest
 
 #: names the folder of all weights
 VARIABLE = "KIMIDEPLOY_MODELS"
-_SYSTEM = Path("/var/lib/kimideploy/models")
 _PULL = ".pull"
 
 
@@ -38,8 +37,8 @@ def root(named: Path | None = None) -> Path:
                 hint=f"--to or {VARIABLE} names the folder of all weights",
             )
         return top
-    if os.access(_SYSTEM, os.W_OK) or os.geteuid() == 0:
-        return _SYSTEM
+    if os.access(MODELS, os.W_OK) or os.geteuid() == 0:
+        return Path(MODELS)
     return Path(platformdirs.user_data_dir("kimideploy")) / "models"
 
 
@@ -64,12 +63,16 @@ def every(top: Path) -> list[Kept]:
 
     What lies in a folder that can't be told of must not stop work on the others.
     """
-    return [found for found in map(_kept, _folders(top)) if isinstance(found, Kept)]
+    return scan(top)[0]
 
 
-def unreadable(top: Path) -> tuple[str, ...]:
-    """Return why folders of the store are not among `every`, a sentence each."""
-    return tuple(found for found in map(_kept, _folders(top)) if isinstance(found, str))
+def scan(top: Path) -> tuple[list[Kept], list[str]]:
+    """Return the same, and why folders of the store are not among them, a sentence each."""
+    found = [_kept(folder) for folder in _folders(top)]
+    return (
+        [kept for kept in found if isinstance(kept, Kept)],
+        [why for why in found if isinstance(why, str)],
+    )
 
 
 def _folders(top: Path) -> list[Path]:
@@ -78,13 +81,13 @@ def _folders(top: Path) -> list[Path]:
         folder
         for pattern in ("*/*/*", "*/*/*/*")
         for folder in top.glob(pattern)
-        if COMMIT.fullmatch(_commit(folder)) and folder.is_dir()
+        if COMMIT.fullmatch(commit_of(folder)) and folder.is_dir()
     )
 
 
 def _kept(folder: Path) -> Kept | str | None:
     """Return what lies in *folder*, why that can't be told, or None where nothing does yet."""
-    complete = folder.name == _commit(folder)
+    complete = folder.name == commit_of(folder)
     try:
         manifest = read_manifest(folder if complete else folder / "files")
     except KimiError as error:
@@ -92,7 +95,8 @@ def _kept(folder: Path) -> Kept | str | None:
     return Kept(folder, manifest, complete) if manifest is not None else None
 
 
-def _commit(folder: Path) -> str:
+def commit_of(folder: Path) -> str:
+    """Return the commit that *folder* is of, whole or in the making, by its name."""
     return folder.name.removeprefix(".").removesuffix(_PULL)
 
 
@@ -103,6 +107,11 @@ class Staging:
     def of(cls, manifest: Manifest, top: Path) -> Staging:
         """Return where *manifest* is brought below *top*."""
         return cls(home(top, manifest.repo, manifest.quant) / manifest.revision)
+
+    @classmethod
+    def at(cls, folder: Path) -> Staging:
+        """Return where what lies in *folder* is brought, which is whole or in the making."""
+        return cls(folder.with_name(commit_of(folder)))
 
     def __init__(self, final: Path) -> None:
         self.final = final

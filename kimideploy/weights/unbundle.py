@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from kimideploy.errors import RequestError, WeightsError
 from kimideploy.weights import code, space
-from kimideploy.weights.events import Arrived, Event, Resolved, Told
+from kimideploy.weights.events import Arrived, Tell, Told
+from kimideploy.weights.hashing import sha256_of
 from kimideploy.weights.manifest import Item, Manifest, decode
-from kimideploy.weights.mend import agreed, mended, put, stands, wrong
+from kimideploy.weights.mend import mended, put, whole, wrong
 from kimideploy.weights.parallel import Tally, each
 from kimideploy.weights.seen import Record
 from kimideploy.weights.sink import Sink
 from kimideploy.weights.store import Staging, claimed, home
 from kimideploy.weights.tape import BLOCK, VOLUME, Piece, Reader, pieces_of, read_sums
 
-Tell = Callable[[Event], None]
-_READ = 1 << 20
-_AT_ONCE = 4
 _MOST_MANIFEST = 64 << 20
 
 
@@ -45,18 +42,8 @@ def unbundle(where: Path, top: Path, *, accept_code: bool, tell: Tell) -> tuple[
         )
     staging = Staging.of(manifest, top)
     final = staging.final
-    tell(
-        Resolved(
-            repo=manifest.repo,
-            revision=manifest.revision,
-            files=len(manifest.items),
-            bytes=manifest.size,
-            folder=str(final),
-        )
-    )
-    agreed(final, manifest)
     _beside(where if where.is_dir() else where.parent, sums)
-    if stands(final, manifest, tell):
+    if whole(staging, manifest, tell):
         tell(Told(text=f"{final} is there already, and proved"))
         return final, manifest
     space.writable(final.parent)
@@ -81,11 +68,7 @@ def unbundle(where: Path, top: Path, *, accept_code: bool, tell: Tell) -> tuple[
             record.add(item, found)
             return Arrived(path=item.path, bytes=item.size)
 
-        for event in each(
-            {item.path: partial(take, item) for item in todo},
-            tally,
-            at_once=min(_AT_ONCE, os.cpu_count() or 1),
-        ):
+        for event in each({item.path: partial(take, item) for item in todo}, tally):
             tell(event)
         place, lies = home(top, manifest.repo, None), mended(staging, items)
         note = code.gate(lies, manifest, place, pinned=None, accept=accept_code)
@@ -154,18 +137,10 @@ def _beside(folder: Path, sums: dict[str, str]) -> None:
     """Raise WeightsError for a file beside the volumes, a wheel say, that is not what is listed."""
     for name, digest in sums.items():
         path = folder / name
-        if VOLUME.fullmatch(name) is None and path.is_file() and _sha256(path) != digest:
+        if VOLUME.fullmatch(name) is None and path.is_file() and sha256_of(path) != digest:
             raise WeightsError(
                 f"{path} is not what its checksum says", hint="copy it again, or remove it"
             )
-
-
-def _sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb", buffering=0) as file:
-        while data := file.read(_READ):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def _unpack(
@@ -194,7 +169,7 @@ def _culprit(piece: Piece, volumes: Sequence[Path], sums: dict[str, str]) -> str
     for path in volumes:
         size = path.stat().st_size
         under = at < piece.end and piece.start < at + size
-        if under and _sha256(path) != sums[path.name]:
+        if under and sha256_of(path) != sums[path.name]:
             return f"{path.name} is damaged"
         at += size
     return "every volume is as its checksum says, so it was bundled so"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -156,3 +157,26 @@ def mismatches(folder: Path, repo: str, commit: str, url: str) -> list[Any]:
     found = HfApi(endpoint=url).verify_repo_checksums(repo, local_dir=folder, revision=commit)
     assert found.checked_count > 0
     return list(found.mismatches)
+
+
+@pytest.fixture
+def store(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the store that the commands use."""
+    monkeypatch.setenv("KIMIDEPLOY_MODELS", str(bench.top))
+    return bench.top
+
+
+def plain(text: str) -> str:
+    """Return *text* on one line."""
+    return " ".join(text.split())
+
+
+def begin(bench: Bench, *more: str) -> subprocess.Popen[str]:
+    """Start a pull as a process of its own."""
+    words = ("pull", bench.repo, "--to", str(bench.top), "--json", *more)
+    return subprocess.Popen(
+        [sys.executable, "-m", "kimideploy", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

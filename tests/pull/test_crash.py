@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,10 +15,11 @@ import pytest
 from kimideploy.weights.part import BLOCK
 from tests.hub.repos import kimi, safetensors, shards
 from tests.hub.server import Fault
-from tests.pull.conftest import REPO, Bench, leftovers, mismatches
+from tests.pull.conftest import REPO, Bench, begin, leftovers, mismatches
 
 KILLS = 100
 WORKERS = 4
+FEW = ("--max-workers", str(WORKERS))
 #: bytes that may be fetched again for each file in flight when a run is killed
 TWICE = 16 << 20
 #: bytes that are: a block, and what was on its way
@@ -37,17 +37,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = chance.randbytes(30_000_000)
         safetensors(folder / shards(64)[number], f"model.layers.{number}.weight", data)
     return folder
-
-
-def begin(bench: Bench, *more: str) -> subprocess.Popen[str]:
-    """Start a pull as a process of its own."""
-    words = ("pull", bench.repo, "--to", str(bench.top), "--max-workers", str(WORKERS), "--json")
-    return subprocess.Popen(
-        [sys.executable, "-m", "kimideploy", *words, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def far_enough(process: subprocess.Popen[str], wanted: float) -> None:
@@ -73,7 +62,7 @@ def test_killed_at_a_hundred_moments(bench: Bench, origin: Path) -> None:
     kills, since, brought = 0, 0, 0
     twice: list[int] = []
     while kills < KILLS or not twice:
-        process = begin(bench)
+        process = begin(bench, *FEW)
         assert process.stdout is not None
         if kills % 2:
             # Why not from the start of the process: half a second of it is imports, no pull.
@@ -114,7 +103,7 @@ def test_a_large_file_killed_in_several_places(bench: Bench, tmp_path: Path) -> 
     chance, kills = random.Random(2), 0
     final = bench.top / bench.repo / bench.commit
     while not final.exists():
-        process = begin(bench, "--max-rate", "250MB")
+        process = begin(bench, *FEW, "--max-rate", "250MB")
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(chance.uniform(0.1, 0.6))
@@ -142,7 +131,7 @@ def _settle(bench: Bench) -> None:
 def test_ended_by_a_signal(bench: Bench, origin: Path, name: str) -> None:
     """A signal ends a pull soon, with the exit code of an interruption and no half folder."""
     bench.commit = bench.hub.add(REPO, origin)
-    process = begin(bench, "--max-rate", "10MB")
+    process = begin(bench, *FEW, "--max-rate", "10MB")
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(0.3)
@@ -160,7 +149,7 @@ def test_ended_while_the_hub_says_nothing(bench: Bench, origin: Path, match: str
     """A hub that takes requests and never answers does not hold up who has had enough."""
     bench.commit = bench.hub.add(REPO, origin)
     bench.hub.faults = [Fault(f"{match}.*", "mute", 999)]
-    process = begin(bench)
+    process = begin(bench, *FEW)
     if match != "resolve":
         assert process.stdout is not None
         process.stdout.readline()
@@ -176,11 +165,11 @@ def test_ended_while_the_hub_says_nothing(bench: Bench, origin: Path, match: str
 def test_two_at_once(bench: Bench, origin: Path) -> None:
     """The second pull of the same commit is told that someone is at it, and touches nothing."""
     bench.commit = bench.hub.add(REPO, origin)
-    first = begin(bench, "--max-rate", "60MB")
+    first = begin(bench, *FEW, "--max-rate", "60MB")
     assert first.stdout is not None
     first.stdout.readline()
     time.sleep(0.2)
-    second = begin(bench)
+    second = begin(bench, *FEW)
     _, said = second.communicate(timeout=30)
     first.communicate(timeout=60)
 
@@ -194,7 +183,7 @@ def test_two_at_once(bench: Bench, origin: Path) -> None:
 def test_many_at_once_end_with_one_folder(bench: Bench, origin: Path) -> None:
     """Of five pulls that start together one fetches; the folder is right whoever it is."""
     bench.commit = bench.hub.add(REPO, origin)
-    every = [begin(bench) for _ in range(5)]
+    every = [begin(bench, *FEW) for _ in range(5)]
     codes = {process.communicate(timeout=60)[0] and process.returncode for process in every}
 
     assert codes <= {0, 6, ""}
@@ -207,13 +196,13 @@ def test_many_at_once_end_with_one_folder(bench: Bench, origin: Path) -> None:
 def test_a_lock_dies_with_its_owner(bench: Bench, origin: Path) -> None:
     """After a kill nobody has to remove a lock by hand."""
     bench.commit = bench.hub.add(REPO, origin)
-    first = begin(bench, "--max-rate", "10MB")
+    first = begin(bench, *FEW, "--max-rate", "10MB")
     assert first.stdout is not None
     first.stdout.readline()
     time.sleep(0.3)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
-    second = begin(bench)
+    second = begin(bench, *FEW)
     second.communicate(timeout=60)
 
     assert 0 == second.returncode

@@ -22,7 +22,7 @@ from kimideploy.weights.part import BLOCK, Part
 from kimideploy.weights.store import Staging
 from tests.hub.repos import safetensors, shards
 from tests.hub.server import Fault
-from tests.pull.conftest import REPO, Bench, leftovers, mismatches
+from tests.pull.conftest import REPO, Bench, begin, leftovers, mismatches
 
 CDN = r"GET .*\?until"
 NAME = "model.safetensors"
@@ -261,8 +261,7 @@ def test_a_token_that_never_comes(bench: Bench) -> None:
     """Ctrl-C does not wait for the answer about a token of the xet store."""
     one_file(bench, 9_000_000, xet="ab" * 32)
     bench.hub.faults = [Fault("xet-read-token", "mute", 99)]
-    words = [sys.executable, "-m", "kimideploy", "pull", REPO, "--to", str(bench.top), "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with begin(bench) as process:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(1.0)
