@@ -5,6 +5,7 @@ Sizes are bytes, times are seconds; None is unknown.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -42,7 +43,7 @@ class Noted(_Event, frozen=True, kw_only=True):
 class Checked(_Event, frozen=True, kw_only=True):
     """One thing that was looked at before the launch."""
 
-    name: Literal["command", "port", "engine", "version", "model"]
+    name: Literal["command", "port", "engine", "version", "model", "gpus"]
     outcome: Outcome
     evidence: str
     fix: str | None = None
@@ -128,8 +129,50 @@ class Stopped(_Event, frozen=True, kw_only=True):
     left: tuple[int, ...] = ()
 
 
+class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step would do, or did: a sentence, and the difference of a file where there is one."""
+
+    what: str
+    diff: str | None = None
+
+
+class Began(_Event, frozen=True, kw_only=True):
+    """A change of a host has begun: which run, what for, by whom."""
+
+    run: str
+    what: str
+    who: str
+    host: str
+
+
+class Stepped(_Event, frozen=True, kw_only=True):
+    """A step was looked at, is under way, or has ended."""
+
+    step: str
+    state: Literal["unchanged", "would", "doing", "done", "failed", "undone"]
+    changes: tuple[Change, ...] = ()
+
+
+class Ended(_Event, frozen=True, kw_only=True):
+    """A change of a host has ended. `rolled back` names the release that serves now.
+
+    vanished: its process is gone without a word. `code` is the exit code of this answer.
+    """
+
+    result: Literal["done", "unchanged", "failed", "rolled-back", "vanished"]
+    code: int = 0
+    release: int | None = None
+    serving: int | None = None
+    url: str | None = None
+    message: str | None = None
+    hint: str | None = None
+
+
 Event = (
     weights.Event
+    | Began
+    | Stepped
+    | Ended
     | Planned
     | Noted
     | Checked
@@ -144,3 +187,6 @@ Event = (
     | Stopping
     | Stopped
 )
+
+#: what takes events as they come
+Tell = Callable[[Event], None]

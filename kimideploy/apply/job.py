@@ -136,10 +136,10 @@ def rehearsed(argv: tuple[str, ...], *options: str) -> tuple[str, ...]:
     return (sys.executable, *words, "--", *argv)
 
 
-def environment(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
+def environment(job: Job, inherited: Mapping[str, str], *, secret: bool = True) -> dict[str, str]:
     """Return what the engine finds in its environment: the launch's own words over *inherited*.
 
-    Secrets are read here, from the files the launch names, and go nowhere else.
+    With *secret* its key, too: read here, from the file the launch names, and it goes nowhere else.
     """
     own = dict(job.launch.env)
     if job.rehearsal == "stand-in":
@@ -147,7 +147,9 @@ def environment(job: Job, inherited: Mapping[str, str]) -> dict[str, str]:
         own.pop("PYTHONNOUSERSITE", None)
     # Why unbuffered: progress that is written when a buffer is full comes too late.
     env = {**inherited, "PYTHONUNBUFFERED": "1", **own, "PATH": job.path}
-    return env | {secret.variable: _secret(secret.file) for secret in job.launch.secrets}
+    if not secret:
+        return env
+    return env | {one.variable: _secret(one.file) for one in job.launch.secrets}
 
 
 def key(job: Job) -> str | None:

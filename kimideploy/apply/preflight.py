@@ -22,6 +22,7 @@ _KINDS: dict[str, type[KimiError]] = {
     "engine": MachineError,
     "version": MachineError,
     "model": WeightsError,
+    "gpus": MachineError,
 }
 
 
@@ -97,7 +98,7 @@ def judge_port(launch: Launch, port: Port) -> Checked:
             name="port",
             outcome="fail",
             evidence=f"{where} can't be listened on: {port.holder}",
-            fix="--port with one above 1023, --host with an address of this machine",
+            fix="--port with one above 1023, --bind with an address of this machine",
         )
     return Checked(name="port", outcome="pass", evidence=f"{where} is free")
 

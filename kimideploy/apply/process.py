@@ -82,6 +82,16 @@ def start(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
     Raises MachineError if it can't be started. What this process starts later counts as the
     program's: start nothing else while it runs.
     """
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise MachineError(f"the log {log} can't be written: {error.strerror}") from error
+    return start_into(argv, env, output)
+
+
+def start_into(argv: Sequence[str], env: Mapping[str, str], output: int) -> Process:
+    """As `start`, with what it writes going to the descriptor *output*, which is closed here."""
     if sys.platform == "win32":
         raise MachineError(
             "serving needs Linux: Windows can't end all that an engine starts",
@@ -89,11 +99,6 @@ def start(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
         )
     _adopt_orphans()
     others = frozenset(_family()[0].get(os.getpid(), [])) if _has_proc() else frozenset()
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise MachineError(f"the log {log} can't be written: {error.strerror}") from error
     try:
         child = subprocess.Popen(
             list(argv),

@@ -29,6 +29,8 @@ COMMANDS = {
     "weigh": "Sum what a checkpoint takes on each GPU, tensor by tensor.",
     "profiles": "Show and check the facts that plans are made from.",
 }
+#: what a host is asked, and asks itself; people are not shown it
+HIDDEN = ("host",)
 EXAMPLES = [
     "kimideploy plan --hardware 8xH200",
     "kimideploy plan --hardware 2x8xH100-80GB --json > plan.json",
@@ -61,11 +63,11 @@ class Root(Boundary):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """Return the command, loaded; None for a name that is none."""
-        return load(cmd_name) if cmd_name in COMMANDS else None
+        return load(cmd_name) if cmd_name in COMMANDS or cmd_name in HIDDEN else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command of *args*; a name that is none is refused with the nearest one."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args[0] not in (*COMMANDS, *HIDDEN) and not args[0].startswith("-"):
             from difflib import get_close_matches  # noqa: PLC0415
 
             near = get_close_matches(args[0], COMMANDS, 1)

@@ -192,9 +192,9 @@ ServedNameOpt = Annotated[
     str | None,
     typer.Option("--served-name", metavar="NAME", help="the name clients ask for"),
 ]
-HostOpt = Annotated[
+BindOpt = Annotated[
     str | None,
-    typer.Option("--host", metavar="ADDRESS", help="loopback only  [default: 127.0.0.1]"),
+    typer.Option("--bind", metavar="ADDRESS", help="loopback only  [default: 127.0.0.1]"),
 ]
 PortOpt = Annotated[
     int | None,
@@ -264,7 +264,7 @@ class PlanOptions:
     goal: GoalOpt = None
     allow_tight: AllowTightOpt = None
     served_name: ServedNameOpt = None
-    host: HostOpt = None
+    bind: BindOpt = None
     port: PortOpt = None
     revision: RevisionOpt = None
     model_path: ModelPathOpt = None

@@ -137,10 +137,10 @@ def decide_from_options(options: PlanOptions) -> tuple[Decision, Catalog]:
     and looks at this machine when no other is named; what it found is said on stderr.
     """
     config = _config(options)
-    if config.host not in LOOPBACK:
+    if config.bind not in LOOPBACK:
         raise RequestError(
-            f"--host {config.host} would open the engine to the network",
-            hint="leave --host out: the engine listens on 127.0.0.1; reach it by an SSH tunnel"
+            f"--bind {config.bind} would open the engine to the network",
+            hint="leave --bind out: the engine listens on 127.0.0.1; reach it by an SSH tunnel"
             " or a proxy that asks for a key",
         )
     overlays = user_overlays([Path(folder) for folder in config.profiles])

@@ -79,7 +79,7 @@ def _launch(site: Site, maker: _Maker) -> Launch:
         node=site.rank,
         argv=(*argv, *request.engine_args),
         env=tuple(sorted(env.items())),
-        host=request.host,
+        host=request.bind,
         port=site.port,
         headless=site.rank > 0,
         secrets=_secrets(site, maker),
@@ -88,13 +88,13 @@ def _launch(site: Site, maker: _Maker) -> Launch:
 
 def _secrets(site: Site, maker: _Maker) -> tuple[Secret, ...]:
     """The key a listener beyond loopback needs, by reference."""
-    if site.plan.request.host in LOOPBACK:
+    if site.plan.request.bind in LOOPBACK:
         return ()
     if maker.api_key is None:
         raise RequestError(
-            f"{site.engine.name} can't listen on {site.plan.request.host}: it takes its key only"
+            f"{site.engine.name} can't listen on {site.plan.request.bind}: it takes its key only"
             " in argv, where every user of the machine reads it",
-            hint="leave --host out and put a proxy that asks for a key in front of 127.0.0.1",
+            hint="leave --bind out and put a proxy that asks for a key in front of 127.0.0.1",
         )
     return (Secret(variable=maker.api_key, file=API_KEY_FILE),)
 
@@ -114,7 +114,7 @@ def _check(plan: Plan) -> None:
             f"--model-path {path!r} can't be passed to an engine as it is",
             hint="write the whole path, from / on",
         )
-    for flag, address in (("--host", request.host), ("--head-address", request.head_address)):
+    for flag, address in (("--bind", request.bind), ("--head-address", request.head_address)):
         if address is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.:-]*|::1?", address):
             raise RequestError(f"{flag} {address!r} is no address or host name")
 

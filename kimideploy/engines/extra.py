@@ -15,7 +15,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _INSTEAD = {
     "model": "--model, --checkpoint or --model-path",
     "served_name": "--served-name",
-    "host": "--host",
+    "host": "--bind",
     "port": "--port",
     "revision": "--revision",
     "code_revision": "--revision",

@@ -25,7 +25,7 @@ def command(site: Site) -> tuple[str, ...]:
         *site.engine.command,
         *say("model", site.folder),
         *say("served_name", plan.served_name),
-        *say("host", plan.request.host),
+        *say("host", plan.request.bind),
         *say("port", site.port),
         *say("trust_code"),
         *say("kt_weight_path", site.folder),

@@ -45,7 +45,7 @@ def command(site: Site) -> tuple[str, ...]:
         *say("model", first_part(site)),
         *say("mmproj", f"{_folder(site)}/{projector}", when=site.vision and projector is not None),
         *say("served_name", plan.served_name),
-        *say("host", plan.request.host),
+        *say("host", plan.request.bind),
         *say("port", site.port),
         *say("jinja"),
         *say("reasoning_format", "deepseek"),

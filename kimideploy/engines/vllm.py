@@ -40,7 +40,7 @@ def command(site: Site) -> tuple[str, ...]:
         *site.engine.command,
         site.weights,
         *say("served_name", plan.served_name),
-        *say("host", plan.request.host),
+        *say("host", plan.request.bind),
         *say("port", site.port),
         *say("trust_code"),
         *say("revision", site.revision, when=site.revision is not None),

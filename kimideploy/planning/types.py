@@ -44,7 +44,7 @@ class Request(Strict, frozen=True):
     #: accept a plan that fits only if the engine's overhead is at the low end of what was seen
     allow_tight: bool = False
     served_name: str | None = None
-    host: str = "127.0.0.1"
+    bind: str = "127.0.0.1"
     port: int | None = None
     revision: str | None = None
     #: the folder of the weights on the node; None: the hub's repo id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from kimideploy.catalog.types import Catalog
@@ -22,6 +23,24 @@ from kimideploy.resources import shipped
 
 Kind = Literal["shell", "systemd", "env"]
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervised:
+    """How a unit on a host runs its engine: by kimideploy's own words, which watch over it.
+
+    `quiet` is the longest silence in seconds while it loads; `venv` is where the engine is, None
+    for a rehearsal.
+    """
+
+    words: tuple[str, ...]
+    venv: str | None
+    settings: str
+    quiet: float
+    rehearsal: bool = False
+    user: bool = False
+
+
+_USUAL = ("/usr/local/bin", "/usr/bin", "/bin")
 #: where a host keeps an engine's virtual environment, and a site its own settings
 VENVS = "/opt/kimideploy"
 SETTINGS = "/etc/kimideploy"
@@ -73,6 +92,13 @@ def render(plan: Plan, kind: Kind, catalog: Catalog) -> dict[str, str]:
     return files
 
 
+def unit(plan: Plan, node: int, how: Supervised, catalog: Catalog) -> str:
+    """Return the unit by which a host keeps *node* of *plan* running; raises as `render` does."""
+    launch, site = plan.launches[node], sites(plan, catalog)[node]
+    header = _header(plan, launch, site)
+    return _template("engine.service.j2", _unit(plan, launch, site, header, how))
+
+
 def plan_digest(plan: Plan) -> str:
     """Return the sha256 of the plan's own JSON, which names it in every file."""
     return hashlib.sha256(encode(plan)).hexdigest()
@@ -113,28 +139,42 @@ def _env(launch: Launch, header: list[str]) -> dict[str, Any]:
     }
 
 
-def _unit(plan: Plan, launch: Launch, site: Site, header: list[str]) -> dict[str, Any]:
+def _unit(
+    plan: Plan, launch: Launch, site: Site, header: list[str], how: Supervised | None = None
+) -> dict[str, Any]:
+    rehearsal = how is not None and how.rehearsal
     local = not site.from_hub or plan.candidate.engine in ("ktransformers", "llamacpp")
+    local = local and not rehearsal
     if local:
         _check_path(site.folder)
-    seconds = _load_seconds(site)
-    vendor = site.generation.vendor if site.generation is not None else "none"
+    seconds = _load_seconds(site) if how is None else int(how.quiet) + 120
+    vendor = site.generation.vendor if site.generation is not None and not rehearsal else "none"
     cluster = plan.candidate.nodes > 1
+    paths = [f"{VENVS}/{plan.candidate.engine}/bin"] if how is None else []
+    if how is not None and how.venv is not None:
+        paths = [f"{how.venv}/bin"]
     return {
+        "supervised": how is not None,
+        "user": how is not None and how.user,
+        "cluster": cluster,
         "header": header,
         "description": header[0].replace("%", "%%"),
         "weights": systemd_path(site.folder) if local else None,
-        "command": systemd_words(_wrapped(launch)),
-        "path": f"{VENVS}/{plan.candidate.engine}/bin:/usr/local/bin:/usr/bin:/bin",
+        "command": systemd_words(_wrapped(launch) if how is None else how.words),
+        "path": systemd_assignment("PATH", ":".join([*paths, *_USUAL])),
         "environment": [systemd_assignment(name, value) for name, value in launch.env],
-        "overrides": f"{SETTINGS}/{_slug(plan)}.env",
+        "overrides": f"{SETTINGS}/{_slug(plan)}.env" if how is None else how.settings,
         "secrets": launch.secrets,
         "timeout": f"{seconds // 60}min",
-        "timeout_why": "Time to load and compile on a slow disk, a guess; Type=exec needs less.",
+        "timeout_why": (
+            "Time to load and compile on a slow disk, a guess; Type=exec needs less."
+            if how is None
+            else "The longest silence; whoever runs the engine extends it while the load moves."
+        ),
         "vendor": vendor,
         "devices": [*(_AMD if vendor == "amd" else _NVIDIA), *([_RDMA] if cluster else [])],
         "home": local and site.folder.startswith(("/home/", "/root/")),
-        "alone": local and not cluster and not launch.secrets and site.draft is None,
+        "alone": (local or rehearsal) and not cluster and not launch.secrets and site.draft is None,
     }
 
 

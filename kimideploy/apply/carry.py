@@ -1,0 +1,232 @@
+"""Carry out an order on this host: look at each step, do what is needed, take it back if it fails.
+
+Killed anywhere, the next run, or the dead man, goes on from what is on the disk.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+import msgspec
+
+from kimideploy.apply import runs
+from kimideploy.apply.clock import SystemClock
+from kimideploy.apply.deadman import disarm
+from kimideploy.apply.events import Began, Change, Ended, Noted, Stepped, Tell
+from kimideploy.apply.home import Home
+from kimideploy.apply.interrupts import interrupts
+from kimideploy.apply.journal import Action, Entry, Journal, Result, now
+from kimideploy.apply.lock import held, holder
+from kimideploy.apply.order import Order, catalog_of
+from kimideploy.apply.release import (
+    Release,
+    current,
+    next_number,
+    pending,
+    release,
+    releases,
+)
+from kimideploy.apply.steps.base import Step, Work
+from kimideploy.apply.steps.engine import EngineStep
+from kimideploy.apply.steps.place import Place
+from kimideploy.apply.steps.release import CheckStep, ReleaseStep, job_of
+from kimideploy.apply.steps.secrets import SecretsStep
+from kimideploy.apply.steps.trial import CurrentStep, PruneStep, ReadyStep, SmokeStep
+from kimideploy.apply.steps.unit import UnitStep
+from kimideploy.apply.steps.weights import WeightsStep
+from kimideploy.apply.systemd import Systemd
+from kimideploy.errors import EngineError, KimiError
+from kimideploy.facts.types import Strict
+
+STEPS: tuple[Step, ...] = (
+    Place(),
+    EngineStep(),
+    WeightsStep(),
+    SecretsStep(),
+    ReleaseStep(),
+    CheckStep(),
+    UnitStep(),
+    ReadyStep(),
+    SmokeStep(),
+    CurrentStep(),
+    PruneStep(),
+)
+#: what a release that is here already still has to go through
+_TRIAL = tuple(step for step in STEPS if not isinstance(step, (ReleaseStep, WeightsStep)))
+_INTERRUPTED = 130
+
+
+class Looked(Strict, frozen=True):
+    """A step and what it would change."""
+
+    step: str
+    changes: tuple[Change, ...]
+
+
+def look(home: Home, order: Order, number: int | None = None) -> tuple[Looked, ...]:
+    """Return what carrying out *order* would change, step by step; nothing is changed.
+
+    *number*: return to that release. Raises KimiError for what can be seen not to work.
+    """
+    work = _work(home, order, "", lambda _: None, number)
+    return tuple(Looked(step.name, step.look(work)) for step in _steps(number))
+
+
+def carry(home: Home, run: str, *, wait: float = 0) -> int:
+    """Return the exit code of *run*, carried out and told in its file."""
+    order = runs.order_of(home, run)
+    number = runs.release_of(home, run)
+    what = f"return to release {number}" if number is not None else _what(order)
+    with runs.written_down(home, run) as tell, interrupts() as caught:
+        tell(Began(run=run, what=what, who=order.who, host=socket.gethostname()))
+        try:
+            with held(home, who=order.who, why=what, run=run, wait=wait):
+                caught.allow()
+                work = _work(home, order, run, tell, number)
+                ended = _carried(work, _steps(number), "apply" if number is None else "rollback")
+                caught.shield()
+        except KimiError as error:
+            ended = _failed(error)
+        tell(ended)
+    return ended.code
+
+
+def settle(home: Home) -> bool:
+    """Finish a change that was left alone, or take it back; return whether there was one.
+
+    This is what the dead man does. Somebody who sees to it is left alone.
+    """
+    on_trial = pending(home)
+    found = holder(home)
+    if found is not None and found.pid is not None:
+        return False
+    if on_trial is None:
+        disarm(home, Systemd(home.scope))
+        return False
+    left = release(home, on_trial.release)
+    run = runs.begin(home, left.order(), left.number)
+    carry(home, run)
+    return True
+
+
+def _carried(work: Work, steps: Sequence[Step], action: Action) -> Ended:
+    journal = Journal(work.home)
+
+    def note(result: Result, **more: object) -> None:
+        release = work.release.number if work.release is not None else None
+        entry = Entry(at=now(), who=work.order.who, action=action, result=result, run=work.run,
+                      release=release)  # fmt: skip
+
+        journal.add(msgspec.structs.replace(entry, **more))
+
+    changed = False
+    begun: list[Step] = []
+    try:
+        for step in steps:
+            changes = step.look(work)
+            if not changes:
+                work.tell(Stepped(step=step.name, state="unchanged"))
+                continue
+            if not changed and isinstance(step, Place):
+                step.do(work)
+            if not changed:
+                note("began")
+            changed = True
+            work.tell(Stepped(step=step.name, state="doing", changes=changes))
+            begun.append(step)
+            note("began", action="step", step=step.name)
+            step.do(work)
+            _verify(step, work)
+            note("done", action="step", step=step.name)
+            work.tell(Stepped(step=step.name, state="done", changes=changes))
+    except (KimiError, KeyboardInterrupt, OSError) as error:
+        return _taken_back(work, begun, error, note)
+    here = work.release
+    if changed:
+        note("done")
+    url = job_of(work).url if not work.plan.launches[work.order.node].headless else None
+    return Ended(
+        result="done" if changed else "unchanged",
+        release=here.number if here is not None else None,
+        serving=here.number if here is not None else None,
+        url=url,
+    )
+
+
+def _verify(step: Step, work: Work) -> None:
+    """Raise EngineError if a step that was done still finds something to do."""
+    if isinstance(step, (CheckStep, ReadyStep)):
+        return
+    left = step.look(work)
+    if left:
+        raise EngineError(f"{step.name} was done, and is not as it is to be: {left[0].what}")
+
+
+def _taken_back(work: Work, begun: list[Step], error: BaseException, note: object) -> Ended:
+    """Undo what would harm the release before, and say what serves now."""
+    if isinstance(error, OSError):
+        error = EngineError(f"this host refused: {error.strerror or error} ({error.filename})")
+    failed = _failed(error)
+    if begun:
+        work.tell(Stepped(step=begun[-1].name, state="failed"))
+    undone = False
+    for step in reversed(begun):
+        try:
+            if step.undo(work):
+                undone = True
+                work.tell(Stepped(step=step.name, state="undone"))
+        except KimiError as other:
+            work.tell(Noted(text=f"{step.name} could not be taken back: {other.message}"))
+    note("undone" if undone else "failed", said=failed.message)  # type: ignore[operator]
+    serving = work.previous.number if work.previous is not None else None
+    rolled_back = undone and serving is not None
+
+    return msgspec.structs.replace(
+        failed, result="rolled-back" if rolled_back else "failed", serving=serving
+    )
+
+
+def _failed(error: BaseException) -> Ended:
+    if isinstance(error, KimiError):
+        return Ended(result="failed", code=error.exit_code, message=error.message, hint=error.hint)
+    return Ended(result="failed", code=_INTERRUPTED, message="it was told to end")
+
+
+def _steps(number: int | None) -> tuple[Step, ...]:
+    return STEPS if number is None else _TRIAL
+
+
+def _work(home: Home, order: Order, run: str, tell: Tell, number: int | None) -> Work:
+    """Return what the steps work on: a release that is here where the same was asked before."""
+    before = current(home)
+    chosen = release(home, number) if number is not None else _same(home, order, before)
+    if number is not None and before is not None and before.number == number:
+        chosen = before
+    return Work(
+        home=home,
+        systemd=Systemd(home.scope),
+        order=order,
+        catalog=catalog_of(order),
+        tell=tell,
+        clock=SystemClock(),
+        run=run,
+        plan=chosen.plan() if chosen is not None else order.plan,
+        previous=before,
+        number=next_number(home),
+        release=chosen if number is not None or chosen is not before else None,
+    )
+
+
+def _same(home: Home, order: Order, before: Release | None) -> Release | None:
+    """Return the release that this very order made: the one on trial or begun, or the current."""
+    newest = next(iter(releases(home)), None)
+    for found in (newest, before):
+        if found is not None and found.made.digest == order.digest:
+            return found
+    return None
+
+
+def _what(order: Order) -> str:
+    plan = order.plan
+    return f"serve {plan.served_name} ({plan.candidate.label})"

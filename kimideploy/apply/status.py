@@ -1,0 +1,201 @@
+"""How a host stands: its unit, its release, what was changed by hand, its GPUs and its endpoint."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from contextlib import suppress
+
+from kimideploy.apply import runs
+from kimideploy.apply.files import text
+from kimideploy.apply.home import UNIT, Home
+from kimideploy.apply.job import job
+from kimideploy.apply.keys import key_of
+from kimideploy.apply.lock import Holder, holder
+from kimideploy.apply.order import Order, catalog_of
+from kimideploy.apply.release import Pending, Release, current, pending, release
+from kimideploy.apply.report import Report, report
+from kimideploy.apply.systemd import State, Systemd
+from kimideploy.catalog.types import Catalog
+from kimideploy.conformance.client import Client
+from kimideploy.conformance.metrics import counted
+from kimideploy.engines.site import sites
+from kimideploy.errors import KimiError
+from kimideploy.facts.local import inspect_local
+from kimideploy.facts.types import Strict
+
+#: lines of the journal that are searched for known causes
+_LINES = 2000
+_XID = re.compile(r"NVRM: Xid \((?P<gpu>[^)]*)\): (?P<code>\d+)")
+
+
+class Trouble(Strict, frozen=True, omit_defaults=True):
+    """Something the journal shows: the line, and what it means where that is known."""
+
+    line: str
+    cause: str | None = None
+    fix: str | None = None
+    link: str | None = None
+
+
+class GpuUse(Strict, frozen=True, omit_defaults=True):
+    """Bytes of a GPU; None is unknown."""
+
+    index: int
+    name: str | None = None
+    used: int | None = None
+    total: int | None = None
+    error: str | None = None
+
+
+class Load(Strict, frozen=True, omit_defaults=True):
+    """What the endpoint counts: requests, and the share of the KV cache that is in use."""
+
+    running: float | None = None
+    waiting: float | None = None
+    cache: float | None = None
+
+
+class Status(Strict, frozen=True, omit_defaults=True):
+    """How a host stands. `state` is systemd's, `since` its time, `drift` what was changed by hand."""
+
+    host: str
+    scope: str
+    state: str
+    sub: str = ""
+    since: str = ""
+    restarts: int = 0
+    enabled: bool = False
+    result: str = ""
+    release: int | None = None
+    made: float | None = None
+    who: str | None = None
+    model: str | None = None
+    candidate: str | None = None
+    engine: str | None = None
+    url: str | None = None
+    report: Report | None = None
+    pending: Pending | None = None
+    holder: Holder | None = None
+    run: str | None = None
+    drift: tuple[str, ...] = ()
+    gpus: tuple[GpuUse, ...] = ()
+    load: Load | None = None
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def serves(self) -> bool:
+        """Whether the engine is up and proved."""
+        return self.state == "active" and self.pending is None
+
+
+def status(home: Home) -> Status:
+    """Return how this host stands; what can't be seen is left out."""
+    systemd = Systemd(home.scope)
+    state = systemd.show()
+    trial = pending(home)
+    found = release(home, trial.release) if trial is not None else current(home)
+    said = report(home)
+    every = runs.runs(home)
+    base = Status(
+        host=socket.gethostname(),
+        scope=home.scope,
+        state=state.active if state.known else "absent",
+        sub=state.sub,
+        since=state.said.get("ActiveEnterTimestamp", ""),
+        restarts=state.restarts,
+        enabled=state.is_enabled,
+        result=state.said.get("Result", ""),
+        report=said,
+        pending=trial,
+        holder=holder(home),
+        run=every[0] if every else None,
+        gpus=tuple(
+            GpuUse(gpu.index, gpu.name, gpu.memory_used, gpu.memory_total, gpu.error)
+            for gpu in inspect_local().gpus
+        ),
+    )
+    return _with_release(base, home, found, state) if found is not None else base
+
+
+def _with_release(base: Status, home: Home, found: Release, state: State) -> Status:
+    import msgspec  # noqa: PLC0415
+
+    order, plan = found.order(), found.plan()
+    catalog = catalog_of(order)
+    launch = plan.launches[order.node]
+    what = job(plan, catalog, node=order.node)
+    load = None
+    if state.active == "active" and not launch.headless:
+        with suppress(KimiError):
+            count = counted(Client(what.url, key=key_of(what)), what.site.engine.metrics, timeout=2)
+            load = Load(count.running, count.waiting, count.cache)
+    return msgspec.structs.replace(
+        base,
+        release=found.number,
+        made=found.made.at,
+        who=found.made.who,
+        model=plan.served_name,
+        candidate=plan.candidate.label,
+        engine=f"{what.site.engine.name} {plan.pins.engine_version}",
+        url=what.url if not launch.headless else None,
+        drift=drift(home, found, state),
+        load=load,
+        troubles=troubles(home, order, catalog, found),
+    )
+
+
+def drift(home: Home, found: Release, state: State) -> tuple[str, ...]:
+    """Return what on this host is not as its release says."""
+    ways = []
+    on_disk = text(home.unit)
+    if on_disk is None:
+        ways.append(f"{home.unit} is gone")
+    elif on_disk != found.unit:
+        ways.append(f"{home.unit} was changed by hand")
+    if state.said.get("DropInPaths"):
+        ways.append(f"drop-ins change the unit: {state.said['DropInPaths']}")
+    if state.said.get("NeedDaemonReload") == "yes":
+        ways.append("systemd has not read the unit as it is on the disk")
+    if state.known and not state.is_enabled:
+        ways.append("it is not enabled: a boot will not start it")
+    if text(home.settings / "engine.env"):
+        ways.append(f"{home.settings / 'engine.env'} adds to the engine's environment")
+    return tuple(ways)
+
+
+def troubles(home: Home, order: Order, catalog: Catalog, found: Release) -> tuple[Trouble, ...]:
+    """Return the last lines of the journal that have a known cause, and the GPUs' own errors."""
+    engine = sites(found.plan(), catalog)[order.node].engine
+    known = [(re.compile(one.pattern), one) for one in engine.log.failures]
+    seen: dict[str, Trouble] = {}
+    for line in journal(home, "-u", UNIT, "-n", str(_LINES), "-o", "cat", "-b"):
+        for pattern, one in known:
+            if pattern.search(line):
+                seen[one.id] = Trouble(line[:200], one.cause, one.fix, one.link)
+                break
+    for line in journal(home, "_TRANSPORT=kernel", "-n", str(_LINES), "-o", "cat", "-b"):
+        xid = _XID.search(line)
+        if xid is not None:
+            seen[f"xid {xid['code']} {xid['gpu']}"] = Trouble(
+                line[:200],
+                f"Xid {xid['code']}: the driver reports a fault of the GPU at {xid['gpu']}",
+                "look its number up; many need a reset or a reboot",
+                "https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html",
+            )
+    return tuple(seen.values())
+
+
+def journal(home: Home, *words: str) -> list[str]:
+    """Return lines of the journal, none where it can't be read."""
+    argv = ["journalctl", "--no-pager", "-q", *words]
+    if home.scope == "user":
+        argv.insert(1, "--user")
+    try:
+        ended = subprocess.run(
+            argv, capture_output=True, check=False, timeout=20, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return ended.stdout.decode("utf-8", "replace").splitlines()

@@ -1,0 +1,90 @@
+"""What a step is, and what all of them work on."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kimideploy.apply.clock import Clock
+from kimideploy.apply.events import Change, Tell
+from kimideploy.apply.home import Home
+from kimideploy.apply.order import Order
+from kimideploy.apply.release import Release
+from kimideploy.apply.systemd import Systemd
+from kimideploy.catalog.types import Catalog
+from kimideploy.planning.types import Plan
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What the steps of one change have in common, and what one leaves for the next."""
+
+    home: Home
+    systemd: Systemd
+    order: Order
+    catalog: Catalog
+    tell: Tell
+    clock: Clock
+    run: str
+    #: the plan, on weights that are here once these are
+    plan: Plan
+    #: the release that is proved now, and the one that is made
+    previous: Release | None
+    number: int
+    release: Release | None = None
+
+    @property
+    def venv(self) -> Path | None:
+        """The environment the engine is in; None for the stand-in and for a container."""
+        return venv_of(self.home, self.order, self.plan)
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether no weights and no GPU are needed."""
+        return self.order.engine.kind == "stand-in"
+
+
+def venv_of(home: Home, order: Order, plan: Plan) -> Path | None:
+    """Return the environment the engine is in; None for the stand-in and for a container."""
+    match order.engine.kind:
+        case "venv":
+            return Path(str(order.engine.path))
+        case "install":
+            return home.engine(f"{plan.candidate.engine}-{plan.pins.engine_version}")
+        case _:
+            return None
+
+
+class Step(Protocol):
+    """One thing about a host. `look` changes nothing; done twice, the second time is empty."""
+
+    name: str
+
+    def look(self, work: Work) -> tuple[Change, ...]:
+        """Return what is not yet as it is to be; empty: nothing is to be done."""
+
+    def do(self, work: Work) -> None:
+        """Have it be as it is to be; raises KimiError."""
+
+    def undo(self, work: Work) -> bool:
+        """Take back what would harm the release before; return whether there was anything."""
+
+
+def difference(name: str, before: str | None, after: str) -> str | None:
+    """Return the unified diff of a file, None where nothing differs."""
+    if before == after:
+        return None
+    old = (before or "").splitlines()
+    lines = difflib.unified_diff(
+        old, after.splitlines(), f"{name} (now)", f"{name} (then)", lineterm="", n=2
+    )
+    return "\n".join(lines)
+
+
+def program(home: Home) -> str:
+    """Return the kimideploy that this host keeps: the link that an update switches, else this."""
+    kept = home.programs / "app" / "current" / "bin" / "kimideploy"
+    return str(kept) if kept.exists() else str(Path(sys.prefix) / "bin" / "kimideploy")

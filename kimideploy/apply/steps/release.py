@@ -1,0 +1,185 @@
+"""The release: the plan and the unit, rendered and kept; and all that can be said without GPUs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from kimideploy.apply import preflight
+from kimideploy.apply.events import Change, Checked, Noted
+from kimideploy.apply.home import UNIT
+from kimideploy.apply.job import Job, job
+from kimideploy.apply.journal import now
+from kimideploy.apply.look import look, look_at_folder, look_at_port
+from kimideploy.apply.ports import holders
+from kimideploy.apply.release import Made, store
+from kimideploy.apply.steps.base import Work, difference, program
+from kimideploy.errors import EngineError
+from kimideploy.facts.local import inspect_local
+from kimideploy.render.files import Supervised, unit
+
+#: seconds a stand-in may be silent
+_REHEARSED = 120.0
+
+
+class ReleaseStep:
+    """What is to run, as files that never change."""
+
+    name = "release"
+
+    def look(self, work: Work) -> tuple[Change, ...]:
+        """Return what the new release changes of the one before."""
+        same = unit_of(work, work.previous.number) if work.previous is not None else None
+        if work.previous is not None and _is_same(work, same):
+            work.release = work.previous
+            return ()
+        if work.release is not None:
+            return ()
+        before = work.previous.unit if work.previous is not None else None
+        return (
+            Change(
+                f"make release {work.number}",
+                difference(UNIT, before, unit_of(work, work.number)),
+            ),
+        )
+
+    def do(self, work: Work) -> None:
+        """Write it."""
+        made = Made(number=work.number, at=now(), who=work.order.who, digest=work.order.digest)
+        text = unit_of(work, work.number)
+        work.release = store(work.home, made, work.order, work.plan, text)
+
+    def undo(self, work: Work) -> bool:  # noqa: ARG002
+        """Keep it, to look at; the next release that is proved prunes it."""
+        return False
+
+
+class CheckStep:
+    """Everything that can be known before the release before is stopped."""
+
+    name = "checks"
+
+    def look(self, work: Work) -> tuple[Change, ...]:
+        """Return that it is to be checked, unless nothing changes."""
+        if work.release is work.previous and work.release is not None:
+            return ()
+        return (Change("check the engine and its version, the port, the weights, the unit"),)
+
+    def do(self, work: Work) -> None:
+        """Raise what stands in the way."""
+        what = job_of(work)
+        checks = list(self._checks(work, what))
+        for check in checks:
+            work.tell(check)
+        refused = preflight.refusal(checks)
+        if refused is not None:
+            raise refused
+        self._verify(work)
+        work.tell(Noted(text=_firewall(work)))
+
+    def undo(self, work: Work) -> bool:  # noqa: ARG002
+        """Nothing was changed."""
+        return False
+
+    def _checks(self, work: Work, what: Job) -> list[Checked]:
+        site, launch = what.site, what.launch
+        port = look_at_port(launch.host, launch.port)
+        if port.state == "taken" and _ours(work, launch.port):
+            # Why: the release before holds it until it is stopped.
+            port = type(port)("free")
+        if work.is_rehearsal:
+            return list(preflight.rehearsed(launch, port))
+        if work.order.engine.kind in ("podman", "docker"):
+            return [preflight.judge_port(launch, port), *_weights(what)]
+        host = inspect_local(venvs=[work.venv] if work.venv is not None else [])
+        seen = look(site, launch, host, what.path)
+        return [
+            check if check.name != "port" else preflight.judge_port(launch, port)
+            for check in preflight.judge(site, launch, seen)
+        ]
+
+    def _verify(self, work: Work) -> None:
+        """Raise EngineError if systemd has anything to say against the unit."""
+        if work.release is None:
+            return
+        folder = Path(tempfile.mkdtemp(prefix="kimideploy-"))
+        try:
+            copy = folder / UNIT
+            copy.write_text(work.release.unit, encoding="utf-8")
+            said = work.systemd.verify(copy)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if said:
+            raise EngineError(f"systemd does not take the unit: {said.splitlines()[0]}")
+
+
+def job_of(work: Work) -> Job:
+    """Return how this host's part of the plan is run, and how its endpoint is asked."""
+    return job(
+        work.plan,
+        work.catalog,
+        node=work.order.node,
+        venv=work.venv,
+        log=Path(os.devnull),
+        ready_timeout=quiet(work),
+        rehearsal="stand-in" if work.is_rehearsal else None,
+    )
+
+
+def quiet(work: Work) -> float | None:
+    """Return the longest silence of the log in seconds; None: as long as the job says."""
+    if work.order.quiet is not None:
+        return work.order.quiet
+    return _REHEARSED if work.is_rehearsal else None
+
+
+def unit_of(work: Work, number: int) -> str:
+    """Return the unit of this work's plan as release *number*."""
+    home = work.home
+    how = Supervised(
+        words=(program(home), "host", "run", "--scope", home.scope, str(number)),
+        venv=str(work.venv) if work.venv is not None else None,
+        settings=str(home.settings / "engine.env"),
+        quiet=job_of(work).quiet,
+        rehearsal=work.is_rehearsal,
+        user=home.scope == "user",
+    )
+    return unit(work.plan, work.order.node, how, work.catalog)
+
+
+def _is_same(work: Work, same: str | None) -> bool:
+    previous = work.previous
+    return (
+        previous is not None and previous.made.digest == work.order.digest and previous.unit == same
+    )
+
+
+def _ours(work: Work, port: int) -> bool:
+    """Whether the port is held by a process of our own unit."""
+    group = work.systemd.show().said.get("ControlGroup", "")
+    if not group:
+        return False
+    for pid in holders(port):
+        try:
+            found = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii")
+        except OSError:
+            continue
+        if any(line.endswith(group) for line in found.splitlines()):
+            return True
+    return False
+
+
+def _weights(what: Job) -> list[Checked]:
+    return [preflight.judge_model(what.site, look_at_folder(Path(what.site.folder)))]
+
+
+def _firewall(work: Work) -> str:
+    launch = work.plan.launches[work.order.node]
+    if work.plan.candidate.nodes > 1:
+        return (
+            "the nodes talk on ports without any key: let only the other nodes' addresses reach"
+            " this one"
+        )
+    return f"only this host reaches {launch.host}:{launch.port}; no port needs to be opened"

@@ -1,0 +1,119 @@
+"""The unit: installed, enabled and started in place of the release before, on trial."""
+
+from __future__ import annotations
+
+from kimideploy.apply import deadman
+from kimideploy.apply.events import Change
+from kimideploy.apply.files import remove, text, write
+from kimideploy.apply.home import UNIT
+from kimideploy.apply.journal import now
+from kimideploy.apply.release import Pending, pending, set_pending
+from kimideploy.apply.steps.base import Work, difference
+from kimideploy.apply.systemd import State
+from kimideploy.errors import KimiError, MachineError
+
+TARGET = "kimideploy.target"
+_TARGET = """\
+[Unit]
+Description=This node's share of a model that several nodes serve
+Wants=kimideploy.service
+After=kimideploy.service
+
+[Install]
+WantedBy={wanted}
+"""
+
+
+class UnitStep:
+    """The release before is stopped only now. Undone: it is put back and started again."""
+
+    name = "unit"
+
+    def look(self, work: Work) -> tuple[Change, ...]:
+        """Return how the unit on the host differs, and whether it runs and is enabled."""
+        if work.release is None:
+            return (Change("install, enable and start the unit"),)
+        changes = []
+        diff = difference(UNIT, text(work.home.unit), work.release.unit)
+        if diff is not None:
+            changes.append(Change(f"write {work.home.unit}", diff))
+        state = work.systemd.show()
+        if diff is None and state.said.get("NeedDaemonReload") == "yes":
+            changes.append(Change("have systemd read the unit again"))
+        if not state.is_enabled:
+            changes.append(Change("enable it, so that a boot starts it"))
+        if not _is_up(state):
+            changes.append(Change("start it"))
+        elif diff is not None:
+            changes.append(Change("restart it"))
+        return tuple(changes)
+
+    def do(self, work: Work) -> None:
+        """Install, enable and start it; from here on the release is on trial."""
+        if work.release is None:
+            raise MachineError("there is no release to start")
+        home, systemd = work.home, work.systemd
+        before = text(home.unit)
+        restart = before != work.release.unit or not _is_up(systemd.show())
+        if restart:
+            previous = work.previous.number if work.previous is not None else None
+            wait = work.order.confirm
+            set_pending(
+                home,
+                Pending(
+                    release=work.release.number,
+                    previous=previous if previous != work.release.number else None,
+                    run=work.run,
+                    until=now() + wait if wait is not None else None,
+                ),
+            )
+            deadman.arm(home, systemd, work.order.dead_man)
+        if work.plan.candidate.nodes > 1:
+            wanted = "default.target" if home.scope == "user" else "multi-user.target"
+            write(home.units / TARGET, _TARGET.format(wanted=wanted).encode())
+        if before != work.release.unit:
+            write(home.unit, work.release.unit.encode())
+        systemd.reload()
+        systemd.enable(UNIT)
+        if restart:
+            systemd.stop()
+            systemd.start()
+
+    def undo(self, work: Work) -> bool:
+        """Have the release before run again; without one, nothing runs."""
+        if pending(work.home) is None:
+            return False
+        back(work)
+        return True
+
+
+def _is_up(state: State) -> bool:
+    """Whether it runs, or is on its way."""
+    return state.active in ("active", "activating")
+
+
+def back(work: Work) -> None:
+    """Return to the release before: its unit is on the disk and started, or none is.
+
+    A release that was only started again has nothing before it, and is left to systemd.
+    """
+    home, systemd = work.home, work.systemd
+    if work.previous is None or work.previous is not work.release:
+        systemd.stop()
+    if work.previous is work.release and work.previous is not None:
+        pass
+    elif work.previous is None:
+        systemd.disable(UNIT)
+        remove(home.unit)
+        systemd.reload()
+    else:
+        write(home.unit, work.previous.unit.encode())
+        systemd.reload()
+        systemd.enable(UNIT)
+        systemd.start()
+    set_pending(home, None)
+    try:
+        deadman.disarm(home, systemd)
+    except KimiError:
+        # Why: without something on trial it does nothing; what failed before is the news.
+        return
