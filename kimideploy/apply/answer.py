@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from kimideploy.apply import host
+from kimideploy.apply.answers import Action
 from kimideploy.apply.home import Home
-from kimideploy.apply.journal import Action
 from kimideploy.apply.order import Order
 from kimideploy.apply.status import status
 from kimideploy.errors import RequestError
@@ -40,10 +40,12 @@ def _order(wish: Wish) -> Order:
 
 
 _VERBS: dict[str, Callable[[Home, Wish], Any]] = {
+    "scope": lambda home, _: home.scope,
     "status": lambda home, _: status(home),
     "look": lambda home, wish: host.looked(home, _order(wish), wish.release),
     "apply": lambda home, wish: host.begin(home, _order(wish), wait=wish.wait),
     "back": lambda home, wish: host.back(home, wish.release, wish.who, wait=wish.wait),
+    "asked": lambda home, _: host.asked(home),
     "confirm": lambda home, wish: host.confirm(home, wish.run),
     "service": lambda home, wish: host.service(home, wish.action, wish.who),
     "history": lambda home, wish: host.history(home, wish.count),

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import msgspec
 
 from kimideploy.apply import runs
+from kimideploy.apply.answers import Action, Entry, Looked, Result
 from kimideploy.apply.clock import SystemClock
 from kimideploy.apply.deadman import disarm
-from kimideploy.apply.events import Began, Change, Ended, Noted, Stepped, Tell
+from kimideploy.apply.events import Began, Ended, Noted, Stepped, Tell
 from kimideploy.apply.home import Home
 from kimideploy.apply.interrupts import interrupts
-from kimideploy.apply.journal import Action, Entry, Journal, Result, now
+from kimideploy.apply.journal import Journal, now
 from kimideploy.apply.lock import held, holder
 from kimideploy.apply.order import Order, catalog_of
 from kimideploy.apply.release import (
@@ -37,7 +38,6 @@ from kimideploy.apply.steps.unit import UnitStep
 from kimideploy.apply.steps.weights import WeightsStep
 from kimideploy.apply.systemd import Systemd
 from kimideploy.errors import EngineError, KimiError
-from kimideploy.facts.types import Strict
 
 STEPS: tuple[Step, ...] = (
     Place(),
@@ -55,13 +55,6 @@ STEPS: tuple[Step, ...] = (
 #: what a release that is here already still has to go through
 _TRIAL = tuple(step for step in STEPS if not isinstance(step, (ReleaseStep, WeightsStep)))
 _INTERRUPTED = 130
-
-
-class Looked(Strict, frozen=True):
-    """A step and what it would change."""
-
-    step: str
-    changes: tuple[Change, ...]
 
 
 def look(home: Home, order: Order, number: int | None = None) -> tuple[Looked, ...]:

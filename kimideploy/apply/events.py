@@ -153,6 +153,13 @@ class Stepped(_Event, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
 
 
+class Awaiting(_Event, frozen=True, kw_only=True):
+    """This node is well; the word that the others are, too, is awaited until `until` (1970 s)."""
+
+    run: str
+    until: float
+
+
 class Ended(_Event, frozen=True, kw_only=True):
     """A change of a host has ended. `rolled back` names the release that serves now.
 
@@ -172,6 +179,7 @@ Event = (
     weights.Event
     | Began
     | Stepped
+    | Awaiting
     | Ended
     | Planned
     | Noted

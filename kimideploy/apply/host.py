@@ -1,4 +1,4 @@
-"""What a host does when it is asked: each verb a function, its answer a value that JSON can hold."""
+"""What a host does when it is asked: each verb a function, its answer a value for JSON."""
 
 from __future__ import annotations
 
@@ -11,53 +11,24 @@ from pathlib import Path
 import msgspec
 
 from kimideploy.apply import deadman, runs
-from kimideploy.apply.carry import Looked, look
+from kimideploy.apply.answers import Action, Begun, Entry, History, Holder, Looked, Past
+from kimideploy.apply.carry import look
 from kimideploy.apply.events import Ended
 from kimideploy.apply.files import remove, text
 from kimideploy.apply.home import UNIT, USER, Home
 from kimideploy.apply.job import job
-from kimideploy.apply.journal import Action, Entry, Journal, now
-from kimideploy.apply.lock import Holder, held, holder, keep_out, refuse_if_held, release_hold
+from kimideploy.apply.journal import Journal, now
+from kimideploy.apply.lock import held, holder, keep_out, refuse_if_held, release_hold
 from kimideploy.apply.order import Order, catalog_of
 from kimideploy.apply.release import current, pending, release, releases, set_pending
 from kimideploy.apply.steps.base import difference, program
 from kimideploy.apply.steps.unit import TARGET
 from kimideploy.apply.systemd import Systemd, is_running
 from kimideploy.errors import BusyError, MachineError, RequestError
-from kimideploy.facts.types import Strict
 
 #: what a run finds in its environment besides systemd's own: how the hub is reached
 _PASSED = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
            "https_proxy", "http_proxy", "no_proxy", "SSL_CERT_FILE")  # fmt: skip
-
-
-class Begun(Strict, frozen=True, omit_defaults=True):
-    """What became of an order: the run that carries it out, or that nothing was to be done."""
-
-    looked: tuple[Looked, ...] = ()
-    run: str | None = None
-    ended: Ended | None = None
-
-
-class Past(Strict, frozen=True, omit_defaults=True):
-    """A release of this host, as `history` lists it."""
-
-    number: int
-    at: float
-    who: str
-    model: str
-    candidate: str
-    engine: str
-    proved: bool
-    current: bool
-    digest: str
-
-
-class History(Strict, frozen=True):
-    """The releases of a host, the newest first, and its journal."""
-
-    releases: tuple[Past, ...]
-    entries: tuple[Entry, ...]
 
 
 def looked(home: Home, order: Order, number: int | None = None) -> tuple[Looked, ...]:
@@ -102,6 +73,16 @@ def back(home: Home, number: int | None, who: str, *, wait: float = 0) -> Begun:
     chosen = release(home, number)
     order = msgspec.structs.replace(chosen.order(), who=who, confirm=None)
     return begin(home, order, number, wait=wait)
+
+
+def asked(home: Home) -> Order:
+    """Return what the current release was asked for; RequestError if there is none."""
+    here = current(home)
+    if here is None:
+        raise RequestError(
+            "nothing is deployed on this host", hint="kimideploy serve --host … deploys"
+        )
+    return here.order()
 
 
 def confirm(home: Home, run: str) -> bool:
@@ -238,7 +219,7 @@ def destroy(home: Home, who: str, *, weights: bool) -> tuple[str, ...]:
             gone.append(str(path))
     if home.scope == "system":
         subprocess.run(
-            ["userdel", USER], capture_output=True, check=False, stdin=subprocess.DEVNULL
+            ["/usr/sbin/userdel", USER], capture_output=True, check=False, stdin=subprocess.DEVNULL
         )
     with suppress(OSError):
         home.state.rmdir()

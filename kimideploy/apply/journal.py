@@ -5,30 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Literal
 
 import msgspec
 
+from kimideploy.apply.answers import Entry
 from kimideploy.apply.home import Home
-from kimideploy.facts.types import Strict
-
-Action = Literal[
-    "apply", "step", "rollback", "stop", "start", "restart", "destroy", "lock", "confirm"
-]
-Result = Literal["began", "done", "failed", "undone", "unchanged"]
-
-
-class Entry(Strict, frozen=True, omit_defaults=True):
-    """One line. `at` is seconds since 1970, `who` is "user@machine"."""
-
-    at: float
-    who: str
-    action: Action
-    result: Result
-    run: str | None = None
-    release: int | None = None
-    step: str | None = None
-    said: str | None = None
 
 
 class Journal:

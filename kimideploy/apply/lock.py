@@ -15,24 +15,13 @@ from pathlib import Path
 
 import msgspec
 
+from kimideploy.apply.answers import Holder
 from kimideploy.apply.clock import Clock, SystemClock
 from kimideploy.apply.files import remove, text, write
 from kimideploy.apply.home import Home
 from kimideploy.errors import BusyError
-from kimideploy.facts.types import Strict
 
 _TICK = 0.2
-
-
-class Holder(Strict, frozen=True, omit_defaults=True):
-    """Who holds a host, since when and for what; `until` is when a hold expires, 1970 seconds."""
-
-    who: str
-    why: str
-    since: float
-    pid: int | None = None
-    run: str | None = None
-    until: float | None = None
 
 
 def holder(home: Home) -> Holder | None:

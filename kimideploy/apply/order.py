@@ -26,10 +26,10 @@ class Source(Strict, frozen=True, omit_defaults=True):
     """Where the engine comes from.
 
     install: a fresh environment at the pinned version · venv: the one at `path`, as it is ·
-    stand-in: the rehearsal · podman, docker: the image at `path`, NAME@sha256:…
+    stand-in: the rehearsal
     """
 
-    kind: Literal["install", "venv", "stand-in", "podman", "docker"] = "install"
+    kind: Literal["install", "venv", "stand-in"] = "install"
     path: str | None = None
     #: an index other than PyPI, and a folder of wheels on the host for a host without any
     index: str | None = None

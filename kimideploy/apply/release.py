@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from kimideploy.apply import order as orders
+from kimideploy.apply.answers import Pending
 from kimideploy.apply.files import link, sync, text, write
 from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.order import Order
@@ -27,17 +28,6 @@ class Made(Strict, frozen=True):
     at: float
     who: str
     digest: str
-
-
-class Pending(Strict, frozen=True):
-    """A release on trial, the one to go back to, and until when someone must confirm it."""
-
-    release: int
-    previous: int | None
-    run: str
-    until: float | None = None
-    #: the smoke checks have passed, only the confirmation is awaited
-    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,14 @@ def runs(home: Home) -> list[str]:
     return []
 
 
+def newest(home: Home) -> str:
+    """Return the last run of this host; RequestError if there was none."""
+    every = runs(home)
+    if not every:
+        raise RequestError("nothing was ever changed on this host by kimideploy")
+    return every[0]
+
+
 @contextmanager
 def written_down(home: Home, run: str) -> Iterator[Tell]:
     """Yield what writes each event to the run's file; the file is locked as long as it lives."""

@@ -8,14 +8,15 @@ import subprocess
 from contextlib import suppress
 
 from kimideploy.apply import runs
+from kimideploy.apply.answers import GpuUse, Load, Status, Trouble
 from kimideploy.apply.files import text
 from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.job import job
 from kimideploy.apply.keys import key_of
-from kimideploy.apply.lock import Holder, holder
+from kimideploy.apply.lock import holder
 from kimideploy.apply.order import Order, catalog_of
-from kimideploy.apply.release import Pending, Release, current, pending, release
-from kimideploy.apply.report import Report, report
+from kimideploy.apply.release import Release, current, pending, release
+from kimideploy.apply.report import report
 from kimideploy.apply.systemd import State, Systemd
 from kimideploy.catalog.types import Catalog
 from kimideploy.conformance.client import Client
@@ -23,71 +24,10 @@ from kimideploy.conformance.metrics import counted
 from kimideploy.engines.site import sites
 from kimideploy.errors import KimiError
 from kimideploy.facts.local import inspect_local
-from kimideploy.facts.types import Strict
 
 #: lines of the journal that are searched for known causes
 _LINES = 2000
 _XID = re.compile(r"NVRM: Xid \((?P<gpu>[^)]*)\): (?P<code>\d+)")
-
-
-class Trouble(Strict, frozen=True, omit_defaults=True):
-    """Something the journal shows: the line, and what it means where that is known."""
-
-    line: str
-    cause: str | None = None
-    fix: str | None = None
-    link: str | None = None
-
-
-class GpuUse(Strict, frozen=True, omit_defaults=True):
-    """Bytes of a GPU; None is unknown."""
-
-    index: int
-    name: str | None = None
-    used: int | None = None
-    total: int | None = None
-    error: str | None = None
-
-
-class Load(Strict, frozen=True, omit_defaults=True):
-    """What the endpoint counts: requests, and the share of the KV cache that is in use."""
-
-    running: float | None = None
-    waiting: float | None = None
-    cache: float | None = None
-
-
-class Status(Strict, frozen=True, omit_defaults=True):
-    """How a host stands. `state` is systemd's, `since` its time, `drift` what was changed by hand."""
-
-    host: str
-    scope: str
-    state: str
-    sub: str = ""
-    since: str = ""
-    restarts: int = 0
-    enabled: bool = False
-    result: str = ""
-    release: int | None = None
-    made: float | None = None
-    who: str | None = None
-    model: str | None = None
-    candidate: str | None = None
-    engine: str | None = None
-    url: str | None = None
-    report: Report | None = None
-    pending: Pending | None = None
-    holder: Holder | None = None
-    run: str | None = None
-    drift: tuple[str, ...] = ()
-    gpus: tuple[GpuUse, ...] = ()
-    load: Load | None = None
-    troubles: tuple[Trouble, ...] = ()
-
-    @property
-    def serves(self) -> bool:
-        """Whether the engine is up and proved."""
-        return self.state == "active" and self.pending is None
 
 
 def status(home: Home) -> Status:

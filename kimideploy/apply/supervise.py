@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from kimideploy.apply import gate
+from kimideploy.apply.answers import Report
 from kimideploy.apply.clock import Clock, SystemClock
 from kimideploy.apply.events import Died, Event, Progress, Said
 from kimideploy.apply.files import write
@@ -31,7 +32,6 @@ from kimideploy.apply.order import catalog_of
 from kimideploy.apply.preflight import refusal
 from kimideploy.apply.process import start_into
 from kimideploy.apply.release import release
-from kimideploy.apply.report import Report
 from kimideploy.apply.steps.base import venv_of
 from kimideploy.apply.watch import Watch
 from kimideploy.conformance.client import Client, Unreachable

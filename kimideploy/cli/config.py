@@ -25,6 +25,8 @@ class Config(Request, frozen=True, forbid_unknown_fields=True):
     numa: int | None = None
     disk: Bytes | None = None
     profiles: tuple[str, ...] = ()
+    #: where to deploy: USER@HOST, by SSH
+    hosts: tuple[str, ...] = ()
 
 
 def read_config(path: Path | None) -> tuple[Config, Path | None]:

@@ -60,15 +60,10 @@ def follow(
     del as_json
     from kimideploy.apply.clock import SystemClock  # noqa: PLC0415
     from kimideploy.apply.runs import follow as lines  # noqa: PLC0415
-    from kimideploy.apply.runs import runs  # noqa: PLC0415
-    from kimideploy.errors import RequestError  # noqa: PLC0415
+    from kimideploy.apply.runs import newest  # noqa: PLC0415
 
     home = _home()
-    if run == "newest":
-        every = runs(home)
-        if not every:
-            raise RequestError("nothing was ever changed on this host by kimideploy")
-        run = every[0]
+    run = run if run != "newest" else newest(home)
     for line in lines(home, run, SystemClock(), skip=skip):
         sys.stdout.buffer.write(line + b"\n")
         sys.stdout.buffer.flush()

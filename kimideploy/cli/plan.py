@@ -21,6 +21,7 @@ from kimideploy.engines import complete
 from kimideploy.engines.site import LOOPBACK
 from kimideploy.errors import RequestError
 from kimideploy.facts.hardware import MOST_RAM, parse_hardware
+from kimideploy.facts.types import HostFacts
 from kimideploy.planning.decide import decide
 from kimideploy.planning.inventory import inventory_from_facts, inventory_from_hardware
 from kimideploy.planning.types import Decision, Inventory, NoFit, Plan, Request, encode
@@ -130,11 +131,14 @@ def _pinned(found: Plan, catalog: Catalog) -> Plan:
     return complete(msgspec.structs.replace(found, pins=pins, warnings=warnings), catalog)
 
 
-def decide_from_options(options: PlanOptions) -> tuple[Decision, Catalog]:
+def decide_from_options(
+    options: PlanOptions, found: Sequence[HostFacts] | None = None
+) -> tuple[Decision, Catalog]:
     """Return the decision, a Plan with its launches, and the catalog it was made with.
 
     Raises RequestError for an option that is wrong. It reads kimideploy.yaml where there is one,
-    and looks at this machine when no other is named; what it found is said on stderr.
+    and looks at this machine when no other is named and no facts were *found* elsewhere; what it
+    saw is said on stderr.
     """
     config = _config(options)
     if config.bind not in LOOPBACK:
@@ -145,7 +149,10 @@ def decide_from_options(options: PlanOptions) -> tuple[Decision, Catalog]:
         )
     overlays = user_overlays([Path(folder) for folder in config.profiles])
     catalog = load_catalog(overlays)
-    inventory = _inventory(config, catalog)
+    if found is not None:
+        inventory = inventory_from_facts(found, catalog)
+    else:
+        inventory = _inventory(config, catalog)
     for note in inventory.notes:
         sys.stderr.write(f"note: {note}\n")
     wanted = {name: getattr(config, name) for name in Request.__struct_fields__}

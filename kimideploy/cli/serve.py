@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from kimideploy.cli.hosts import HostOptions
 from kimideploy.cli.options import JsonOpt, PlanOptions, takes
 from kimideploy.cli.pull import AcceptOpt, OfflineOpt, ToOpt
 
@@ -27,6 +28,8 @@ EXAMPLES = [
     "kimideploy serve --model-path /srv/models/Kimi-K2.7-Code --venv ~/vllm",
     "kimideploy plan --json | kimideploy serve --plan - --venv ~/vllm",
     "kimideploy serve --rehearse=vllm --venv ~/vllm-cpu --once",
+    "kimideploy serve --host root@gpu1 --dry-run",
+    "kimideploy serve --host root@gpu1 --host root@gpu2",
 ]
 #: what is rehearsed where nobody names a machine and this one can't serve the model
 _REHEARSED = "8xH200"
@@ -48,10 +51,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(cls=Command)
+@takes(HostOptions, "hosts")
 @takes(PlanOptions)
 def serve(
     *,
     options: PlanOptions,
+    hosts: HostOptions,
     plan: Annotated[
         str | None, typer.Option("--plan", help="a file of `plan --json`; - is stdin")
     ] = None,
@@ -81,10 +86,20 @@ def serve(
         typer.Option(help="seconds the log may bring nothing new while it loads", min=1),
     ] = None,
     log: Annotated[Path | None, typer.Option(help="where the engine's output goes")] = None,
+    adopt: Annotated[
+        list[str] | None,
+        typer.Option("--adopt", metavar="DIR", help="with --host: weights that lie there"),
+    ] = None,
+    keep: Annotated[int, typer.Option(help="with --host: releases kept to return to", min=1)] = 3,
+    wait: Annotated[
+        float, typer.Option(help="with --host: seconds to wait for somebody else's change")
+    ] = 0,
     as_json: JsonOpt = False,
 ) -> None:
-    """Serve a model on this machine until Ctrl-C.
+    """Serve a model here until Ctrl-C, or on hosts for good.
 
+    With --host the plan is made for that machine and carried out there, as a service that outlives
+    this command; Ctrl-C leaves it alone, and `kimideploy attach` shows it again.
     The plan comes from --plan, or is made from the options of `kimideploy plan`. Weights that no
     --model-path names are pulled first, as `kimideploy pull` does.
     The exit code is 1 when nothing fits or the endpoint breaks a promise, 5 when the engine fails.
@@ -100,6 +115,28 @@ def serve(
     from kimideploy.weights.store import root  # noqa: PLC0415
 
     rehearsal = _rehearsal(rehearse)
+    if hosts.names:
+        from kimideploy.cli.deploy import Wishes, deploy  # noqa: PLC0415
+
+        _only_here(node=node, once=once, log=log, to=to, rehearsal=rehearsal)
+        deploy(
+            options,
+            hosts,
+            Wishes(
+                plan=plan,
+                venv=venv,
+                rehearse=rehearsal is not None,
+                offline=offline,
+                accept_code=accept_code,
+                adopt=tuple(adopt or ()),
+                ready_timeout=ready_timeout,
+                keep=keep,
+                wait=wait,
+                dry_run=dry_run,
+                as_json=as_json,
+            ),
+        )
+        return
     notes: list[str] = []
     decision, catalog = (
         _saved(plan, options) if plan is not None else _decided(options, rehearsal, notes)
@@ -140,6 +177,22 @@ def serve(
         verdict = run(what, tell)
     if not verdict.ok:
         raise typer.Exit(1)
+
+
+def _only_here(
+    *, node: int, once: bool, log: Path | None, to: Path | None, rehearsal: Rehearsal | None
+) -> None:
+    """Raise RequestError for an option that means nothing on a host."""
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    given = {"--node": node, "--once": once, "--log": log, "--to": to}
+    for flag, value in given.items():
+        if value:
+            raise RequestError(f"{flag} is for serving on this machine; leave it out with --host")
+    if rehearsal == "vllm":
+        raise RequestError(
+            "--rehearse=vllm is for this machine", hint="--rehearse for a stand-in on the host"
+        )
 
 
 def _on_weights(plan: Plan, catalog: Catalog, top: Path, ways: Ways, *, as_json: bool) -> Plan:

@@ -1,4 +1,4 @@
-"""kimideploy on a host: its own wheel in a private environment, made by uv; twice changes nothing."""
+"""kimideploy on a host: its own wheel in a private environment; twice changes nothing."""
 
 from __future__ import annotations
 
@@ -103,6 +103,7 @@ class Reached:
     program: str
     top: str
     scope: Literal["system", "user"]
+    is_ready: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +121,12 @@ def reach(
     *,
     scope: Scope = "auto",
     note: Callable[[str], None] = lambda _: None,
+    install: bool = True,
 ) -> Reached:
-    """Return *address* connected, with this very kimideploy on it; raises MachineError."""
+    """Return *address* connected, with this very kimideploy on it; raises MachineError.
+
+    Without *install* the host stays as it is, and `is_ready` says whether it can be asked.
+    """
     shell = Shell(address, connect(address, access))
     try:
         seen = look(shell)
@@ -130,17 +135,23 @@ def reach(
         mine = wheel()
         digest, version = seen.app(top)
         if digest != mine.digest:
-            if version and older(__version__, version):
-                raise MachineError(
-                    f"{address} has kimideploy {version}, which is newer than this one,"
-                    f" {__version__}",
-                    hint="update it here: uv tool upgrade kimideploy",
-                )
-            _install(shell, seen, top, mine, supply, note)
+            _refuse_older(address, version)
+            if install:
+                note(f"{address}: installing kimideploy {__version__} in {top}")
+                _install(shell, seen, top, mine, supply)
     except BaseException:
         shell.transport.close()
         raise
-    return Reached(shell, f"{top}/app/current/bin/kimideploy", top, which)
+    is_ready = install or digest == mine.digest
+    return Reached(shell, f"{top}/app/current/bin/kimideploy", top, which, is_ready=is_ready)
+
+
+def _refuse_older(address: Address, version: str) -> None:
+    if version and older(__version__, version):
+        raise MachineError(
+            f"{address} has kimideploy {version}, which is newer than this one, {__version__}",
+            hint="update it here: uv tool upgrade kimideploy",
+        )
 
 
 def look(shell: Shell) -> Seen:
@@ -180,10 +191,7 @@ def _scope(
     return shell.as_root(access), "system"
 
 
-def _install(
-    shell: Shell, seen: Seen, top: str, mine: Wheel, supply: Supply, note: Callable[[str], None]
-) -> None:
-    note(f"{shell.address}: installing kimideploy {__version__} in {top}")
+def _install(shell: Shell, seen: Seen, top: str, mine: Wheel, supply: Supply) -> None:
     uv = seen.one("uv") or _send_uv(shell, seen, top)
     where = f"{top}/app/{mine.name}"
     shell.put(mine.data, where)

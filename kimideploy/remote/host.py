@@ -32,6 +32,13 @@ _KINDS: dict[int, type[KimiError]] = {
 _FIRST, _LONGEST, _GIVE_UP = 1.0, 15.0, 3600.0
 
 
+def error_of(ended: Ended, where: str) -> KimiError:
+    """Return the error that a change ended with."""
+    kind = _KINDS.get(ended.code, EngineError)
+    serving = f"; release {ended.serving} serves as before" if ended.serving is not None else ""
+    return kind(f"{where}: {ended.message or 'it failed'}{serving}", hint=ended.hint)
+
+
 def who() -> str:
     """Return who asks, as the journal of a host names them."""
     try:

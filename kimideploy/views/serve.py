@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,8 @@ from rich.text import Text
 
 from kimideploy.apply.events import (
     Asking,
+    Awaiting,
+    Began,
     Checked,
     Died,
     Event,
@@ -32,12 +34,15 @@ from kimideploy.apply.events import (
     Said,
     Serving,
     Started,
+    Stepped,
     Stopped,
     Stopping,
+    Tell,
 )
 from kimideploy.views.amounts import span
+from kimideploy.views.pull import Lines
+from kimideploy.weights.events import Event as WeightsEvent
 
-Tell = Callable[[Event], None]
 _MARKS = {
     "pass": ("✓", "green"),
     "warn": ("!", "yellow"),
@@ -76,6 +81,32 @@ def shown(out: Console, err: Console, *, as_json: bool) -> Iterator[Tell]:
 def _as_json(event: Event) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
     sys.stdout.buffer.flush()
+
+
+@contextmanager
+def shown_here(out: Console, err: Console) -> Iterator[Tell]:
+    """Yield what shows the change of one host: its steps, and the weights and the load in them."""
+    pull = Lines(err, err)
+    with shown(out, err, as_json=False) as tell:
+
+        def take(event: Event) -> None:
+            if isinstance(event, WeightsEvent):
+                pull.take(event)
+            else:
+                tell(event)
+
+        yield take
+
+
+def one_line(event: Event) -> str:
+    """Return *event* in one line; nothing for what is not worth one."""
+    match event:
+        case Progress():
+            return f"{event.stage} {_far(event)}".rstrip()
+        case Awaiting():
+            return "well; waiting for the other nodes"
+        case _:
+            return "; ".join(f"{row.name}: {row.said}" for row in _told(event) if row.name)
 
 
 class _Plain:
@@ -181,6 +212,11 @@ class _Live(_Plain):
                 self.serving(event)
                 self._stage = Progress(stage="serving; Ctrl-C ends it")
                 self.live.start()
+            case Stepped(state="doing"):
+                self._stage, self._since = Progress(stage=event.step), time.monotonic()
+            case Stepped():
+                self._drop()
+                super().take(event)
             case Started():
                 super().take(event)
                 self._stage, self._since = Progress(stage="starting"), time.monotonic()
@@ -255,7 +291,7 @@ class _Row:
         return table
 
 
-def _told(event: Event) -> list[_Row]:  # noqa: PLR0911  one case an event
+def _told(event: Event) -> list[_Row]:  # noqa: C901, PLR0911  one case an event
     """The lines of an event that looks the same everywhere."""
     match event:
         case Noted(text=text):
@@ -277,7 +313,28 @@ def _told(event: Event) -> list[_Row]:  # noqa: PLR0911  one case an event
             return [_Row("·", "dim", "ending", _WHY[why])]
         case Stopped():
             return [_ended(event)]
+        case Began(what=what, who=who):
+            return [_Row("·", "dim", "change", f"{what}, asked by {who}")]
+        case Stepped():
+            return _stepped(event)
+        case Awaiting():
+            return [_Row("·", "dim", "well", "waiting for the word that the other nodes are, too")]
         case _:
+            return []
+
+
+def _stepped(event: Stepped) -> list[_Row]:
+    what = "; ".join(change.what for change in event.changes)
+    match event.state:
+        case "done":
+            return [_Row("✓", "green", event.step, what)]
+        case "failed":
+            return [_Row("✗", "red", event.step, what or "failed")]
+        case "undone":
+            return [_Row("!", "yellow", event.step, "taken back")]
+        case "unchanged":
+            return [_Row("–", "dim", event.step, "as it should be")]
+        case "would" | "doing":
             return []
 
 

@@ -38,7 +38,7 @@ class Work:
 
     @property
     def venv(self) -> Path | None:
-        """The environment the engine is in; None for the stand-in and for a container."""
+        """The environment the engine is in; None for the stand-in."""
         return venv_of(self.home, self.order, self.plan)
 
     @property
@@ -48,7 +48,7 @@ class Work:
 
 
 def venv_of(home: Home, order: Order, plan: Plan) -> Path | None:
-    """Return the environment the engine is in; None for the stand-in and for a container."""
+    """Return the environment the engine is in; None for the stand-in."""
     match order.engine.kind:
         case "venv":
             return Path(str(order.engine.path))

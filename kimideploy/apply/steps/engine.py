@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,7 +17,6 @@ from kimideploy.errors import EngineError, MachineError, RequestError
 
 #: where a Python may be that every user can run: one in somebody's home can't be
 _SHARED = "/usr/local/bin:/usr/bin:/bin"
-_DIGEST = re.compile(r"[^@\s-][^@\s]*@sha256:[0-9a-f]{64}")
 #: written last, with what was installed: an environment without it is half made
 _WHOLE = "kimideploy.json"
 
@@ -47,20 +45,10 @@ class EngineStep:
                 if made is not None and json.loads(made) == self._wanted(work):
                     return ()
                 return (Change(f"uv pip install {' '.join(self._words(work))} in {_venv(work)}"),)
-            case "podman" | "docker":
-                image = _image(source.path)
-                if shutil.which(source.kind) is None:
-                    raise MachineError(f"{source.kind} is not on this host")
-                if _quiet([source.kind, "image", "inspect", image]).returncode == 0:
-                    return ()
-                return (Change(f"{source.kind} pull {image}"),)
 
     def do(self, work: Work) -> None:
         """Install it, and import what bites when it is missing."""
         source = work.order.engine
-        if source.kind in ("podman", "docker"):
-            _spoken([source.kind, "pull", _image(source.path)], work)
-            return
         venv = _venv(work)
         shutil.rmtree(venv, ignore_errors=True)
         uv = _uv(work)
@@ -103,16 +91,8 @@ class EngineStep:
 def _venv(work: Work) -> Path:
     found = work.venv
     if found is None:
-        raise RequestError("a container has no environment on the host")
+        raise RequestError("the stand-in has no environment of its own")
     return found
-
-
-def _image(name: str | None) -> str:
-    if name is None or not _DIGEST.fullmatch(name):
-        raise RequestError(
-            f"{name!r} is no image by digest", hint="NAME@sha256:… names one that stays the same"
-        )
-    return name
 
 
 def _uv(work: Work) -> str:

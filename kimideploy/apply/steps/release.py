@@ -12,7 +12,7 @@ from kimideploy.apply.events import Change, Checked, Noted
 from kimideploy.apply.home import UNIT
 from kimideploy.apply.job import Job, job
 from kimideploy.apply.journal import now
-from kimideploy.apply.look import look, look_at_folder, look_at_port
+from kimideploy.apply.look import look, look_at_port
 from kimideploy.apply.ports import holders
 from kimideploy.apply.release import Made, store
 from kimideploy.apply.steps.base import Work, difference, program
@@ -91,8 +91,6 @@ class CheckStep:
             port = type(port)("free")
         if work.is_rehearsal:
             return list(preflight.rehearsed(launch, port))
-        if work.order.engine.kind in ("podman", "docker"):
-            return [preflight.judge_port(launch, port), *_weights(what)]
         host = inspect_local(venvs=[work.venv] if work.venv is not None else [])
         seen = look(site, launch, host, what.path)
         return [
@@ -169,10 +167,6 @@ def _ours(work: Work, port: int) -> bool:
         if any(line.endswith(group) for line in found.splitlines()):
             return True
     return False
-
-
-def _weights(what: Job) -> list[Checked]:
-    return [preflight.judge_model(what.site, look_at_folder(Path(what.site.folder)))]
 
 
 def _firewall(work: Work) -> str:

@@ -7,7 +7,8 @@ import time
 import msgspec
 
 from kimideploy.apply import deadman
-from kimideploy.apply.events import Asking, Change, Died, Judged, Noted, Ready, Said
+from kimideploy.apply.answers import Report
+from kimideploy.apply.events import Asking, Awaiting, Change, Died, Judged, Ready, Said
 from kimideploy.apply.journal import now
 from kimideploy.apply.keys import key_of
 from kimideploy.apply.release import (
@@ -19,7 +20,7 @@ from kimideploy.apply.release import (
     remove,
     set_pending,
 )
-from kimideploy.apply.report import Report, report
+from kimideploy.apply.report import report
 from kimideploy.apply.steps.base import Work
 from kimideploy.apply.steps.release import job_of
 from kimideploy.apply.systemd import State
@@ -201,7 +202,7 @@ def _wait_for_word(work: Work) -> None:
     on_trial = pending(work.home)
     if on_trial is None or on_trial.until is None:
         return
-    work.tell(Noted(text="well; waiting for the word that the other nodes are, too"))
+    work.tell(Awaiting(run=work.run, until=on_trial.until))
     while (found := pending(work.home)) is not None and found.until is not None:
         if time.time() > found.until:
             raise EngineError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from kimideploy.apply import deadman
+from kimideploy.apply.answers import Pending
 from kimideploy.apply.events import Change
 from kimideploy.apply.files import remove, text, write
 from kimideploy.apply.home import UNIT
 from kimideploy.apply.journal import now
-from kimideploy.apply.release import Pending, pending, set_pending
+from kimideploy.apply.release import pending, set_pending
 from kimideploy.apply.steps.base import Work, difference
 from kimideploy.apply.systemd import State
 from kimideploy.errors import KimiError, MachineError

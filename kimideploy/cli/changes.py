@@ -1,0 +1,185 @@
+"""Changes of hosts: begun on each, watched together, told as one answer."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from kimideploy.apply.answers import Begun, Looked
+    from kimideploy.apply.events import Ended, Event
+    from kimideploy.apply.order import Order
+    from kimideploy.cli.hosts import HostOptions
+    from kimideploy.errors import KimiError
+    from kimideploy.remote.places import Place
+
+
+def applied(
+    orders: Sequence[tuple[Place, Order]], *, wait: float, dry_run: bool, as_json: bool
+) -> None:
+    """Carry out each order on its host, the first before the others; or only say what it means."""
+    if dry_run:
+        _told(orders, as_json=as_json)
+        return
+    by_name = {place.name: order for place, order in orders}
+    begun_on(
+        [place for place, _ in orders],
+        lambda place: place.ask("apply", _begun(), order=by_name[place.name], wait=wait),
+        as_json=as_json,
+    )
+
+
+def begun_on(where: Sequence[Place], begin: Callable[[Place], Begun], *, as_json: bool) -> None:
+    """Begin a change on each host, and watch them all; one that fails leaves the others alone."""
+    from kimideploy.errors import KimiError  # noqa: PLC0415
+
+    runs: list[tuple[Place, str]] = []
+    ended: dict[str, Ended | KimiError] = {}
+    for place in where:
+        try:
+            found = begin(place)
+        except KimiError as error:
+            ended[place.name] = error
+            continue
+        if found.run is not None:
+            runs.append((place, found.run))
+        elif found.ended is not None:
+            ended[place.name] = found.ended
+    watched(runs, as_json=as_json, before=ended)
+
+
+def watched(
+    runs: Sequence[tuple[Place, str]],
+    *,
+    as_json: bool,
+    before: dict[str, Ended | KimiError] | None = None,
+) -> None:
+    """Show every run until it has ended, then all answers; raises the first failure."""
+    from kimideploy.errors import KimiError  # noqa: PLC0415
+    from kimideploy.remote.host import error_of  # noqa: PLC0415
+    from kimideploy.remote.places import each  # noqa: PLC0415
+    from kimideploy.views.hosts import shown  # noqa: PLC0415
+
+    ended = dict(before or {})
+    together = _Together([place for place, _ in runs])
+    names = [*ended, *(place.name for place, _ in runs)]
+    try:
+        with shown(names, as_json=as_json) as board:
+
+            def follow(one: tuple[Place, str]) -> Ended:
+                place, run = one
+
+                def tell(event: Event) -> None:
+                    together.take(place, event)
+                    board.take(place.name, event)
+
+                found = place.follow(run, tell, lambda text: board.note(place.name, text))
+                together.over(place, found)
+                return found
+
+            for (place, _), result in zip(runs, each(list(runs), follow), strict=True):
+                ended[place.name] = result
+            for name, found in ended.items():
+                board.ended(name, found)
+    except KeyboardInterrupt:
+        where = " ".join(f"--host {place.name}" for place, _ in runs if place.name in names)
+        sys.stderr.write(f"\nthe change goes on; kimideploy attach {where} shows it\n")
+        raise
+    failures = [
+        found if isinstance(found, KimiError) else error_of(found, name)
+        for name, found in ended.items()
+        if isinstance(found, KimiError) or found.code != 0
+    ]
+    for failure in failures[1:]:
+        sys.stderr.write(f"error: {failure.message}\n")
+    if failures:
+        raise failures[0]
+
+
+def replanned(place: Place, hosts: HostOptions, profiles: Sequence[Path]) -> Order:
+    """Return what *place* was asked for, planned anew on what it is now."""
+    import msgspec  # noqa: PLC0415
+
+    from kimideploy.apply.order import Order, overlay  # noqa: PLC0415
+    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+    from kimideploy.engines import complete  # noqa: PLC0415
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+    from kimideploy.planning.decide import decide  # noqa: PLC0415
+    from kimideploy.planning.types import Plan  # noqa: PLC0415
+    from kimideploy.remote.host import who  # noqa: PLC0415
+
+    del hosts
+    before = place.ask("asked", Order)
+    folders = user_overlays(profiles)
+    catalog = load_catalog(folders)
+    # Why the same inventory: the hardware is what was paid for; the checks look at it as it is.
+    decision = decide(before.plan.request, before.plan.inventory, catalog)
+    if not isinstance(decision, Plan):
+        raise RequestError(f"{place.name}: nothing fits any more: {decision.reason}")
+    return msgspec.structs.replace(
+        before, plan=complete(decision, catalog), profiles=overlay(folders), who=who()
+    )
+
+
+class _Together:
+    """Nodes of one model: each is confirmed when all are well, and given up when one is not."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._waiting: dict[str, tuple[Place, str]] = {}
+        self._all = len(places)
+        self._lock = threading.Lock()
+
+    def take(self, place: Place, event: Event) -> None:
+        """Take in that a node waits; the last of them lets all go on."""
+        from kimideploy.apply.events import Awaiting  # noqa: PLC0415
+
+        if not isinstance(event, Awaiting):
+            return
+        with self._lock:
+            self._waiting[place.name] = (place, event.run)
+            ready = list(self._waiting.values()) if len(self._waiting) == self._all else []
+        for other, run in ready:
+            other.ask("confirm", bool, run=run)
+
+    def over(self, place: Place, ended: Ended) -> None:
+        """Take in that a node has ended; if it failed, those that wait need wait no longer."""
+        from kimideploy.errors import KimiError  # noqa: PLC0415
+
+        with self._lock:
+            self._waiting.pop(place.name, None)
+            waiting = list(self._waiting.values()) if ended.code != 0 else []
+            self._waiting = {} if ended.code != 0 else self._waiting
+        for other, _ in waiting:
+            try:
+                other.ask("break", object, force=True)
+            except KimiError as error:
+                sys.stderr.write(f"note: {other.name}: {error.message}\n")
+
+
+def _told(orders: Sequence[tuple[Place, Order]], *, as_json: bool) -> None:
+    from kimideploy.apply.answers import Looked  # noqa: PLC0415
+    from kimideploy.views.console import out  # noqa: PLC0415
+    from kimideploy.views.hosts import as_json as json_of  # noqa: PLC0415
+    from kimideploy.views.hosts import looked_lines  # noqa: PLC0415
+
+    found: dict[str, tuple[Looked, ...]] = {}
+    for place, order in orders:
+        found[place.name] = place.ask("look", tuple[Looked, ...], order=order)
+    if as_json:
+        sys.stdout.write(json_of(found))
+        return
+    for name, steps in found.items():
+        out.print(looked_lines(name, steps))
+    if all(not step.changes for steps in found.values() for step in steps):
+        raise typer.Exit(0)
+
+
+def _begun() -> type[Begun]:
+    from kimideploy.apply.answers import Begun  # noqa: PLC0415
+
+    return Begun

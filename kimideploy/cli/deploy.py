@@ -1,0 +1,246 @@
+"""`kimideploy serve --host`: plan for the hosts, and have each become what the plan says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from kimideploy.apply.order import Order, Source
+    from kimideploy.catalog.types import Catalog
+    from kimideploy.cli.hosts import HostOptions
+    from kimideploy.cli.options import PlanOptions
+    from kimideploy.facts.types import HostFacts
+    from kimideploy.planning.types import Decision, NoFit, Plan
+    from kimideploy.remote.bootstrap import Reached
+    from kimideploy.remote.places import Place
+
+#: seconds in which all nodes of a model must be known to be well, after the first one is
+_CONFIRM = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What was said of a deployment besides the plan's own options."""
+
+    plan: str | None
+    venv: Path | None
+    rehearse: bool
+    offline: bool
+    accept_code: bool
+    adopt: tuple[str, ...] = ()
+    bundle: str | None = None
+    ready_timeout: float | None = None
+    keep: int = 3
+    wait: float = 0
+    dry_run: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """What one host is to serve: a plan, which node of it, and the profiles it was made with."""
+
+    plan: Plan
+    node: int
+    profiles: tuple[tuple[str, str], ...]
+
+
+def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
+    """Have every host serve; the exit code is the first one's that fails."""
+    from kimideploy.cli.changes import applied  # noqa: PLC0415
+    from kimideploy.cli.hosts import access_of, supply_of  # noqa: PLC0415
+    from kimideploy.errors import KimiError  # noqa: PLC0415
+    from kimideploy.remote.places import each  # noqa: PLC0415
+
+    access, supply = access_of(hosts), supply_of(hosts)
+    makers = [_maker(name, hosts, access, supply, wishes) for name in hosts.names]
+    found: list[Reached] = []
+    failed: list[KimiError] = []
+    for result in each(makers, lambda make: make()):
+        (failed if isinstance(result, KimiError) else found).append(result)  # type: ignore[arg-type]
+    # Why not the others first: a plan for several hosts needs all of them, and a copy may follow.
+    if failed:
+        for other in failed[1:]:
+            sys.stderr.write(f"error: {other.message}\n")
+        raise failed[0]
+    plans = _plans(options, found, wishes)
+    orders = [
+        (_place(reached, make), _order(reached, mine, hosts, wishes))
+        for reached, make, mine in zip(found, makers, plans, strict=True)
+    ]
+    missing = [
+        place.name for (place, _), one in zip(orders, found, strict=True) if not one.is_ready
+    ]
+    if wishes.dry_run and missing:
+        _say_without(missing)
+        orders = [(p, o) for (p, o), one in zip(orders, found, strict=True) if one.is_ready]
+    applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
+
+
+def _maker(name: str, hosts: HostOptions, access: Any, supply: Any, wishes: Wishes) -> Any:
+    from functools import partial  # noqa: PLC0415
+
+    from kimideploy.cli.hosts import noted  # noqa: PLC0415
+    from kimideploy.remote.address import parse  # noqa: PLC0415
+    from kimideploy.remote.bootstrap import reach  # noqa: PLC0415
+
+    return partial(
+        reach,
+        parse(name),
+        access,
+        supply,
+        scope=hosts.scope or "auto",
+        note=noted,
+        install=not wishes.dry_run,
+    )
+
+
+def _place(reached: Reached, again: Any) -> Place:
+    from kimideploy.remote.places import There  # noqa: PLC0415
+
+    return There(reached, again)
+
+
+def _plans(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> list[Mine]:
+    """Return for each host what it is to serve."""
+    from kimideploy.apply.order import overlay  # noqa: PLC0415
+    from kimideploy.catalog.load import user_overlays  # noqa: PLC0415
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+    from kimideploy.planning.types import Plan  # noqa: PLC0415
+
+    profiles = overlay(user_overlays(options.profiles or ()))
+    decisions = _decided(options, found, wishes)
+    plans: list[Plan] = []
+    for decision in decisions:
+        if not isinstance(decision, Plan):
+            _refuse(decision, as_json=wishes.as_json)
+        plans.append(decision)
+    nodes = plans[0].candidate.nodes
+    if nodes not in (1, len(found)):
+        raise RequestError(
+            f"the plan is for {nodes} nodes, and {len(found)} hosts were named",
+            hint="--host once for each node, the head first",
+        )
+    return [Mine(plan, rank if nodes > 1 else 0, profiles) for rank, plan in enumerate(plans)]
+
+
+def _decided(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> list[Decision]:
+    """Return one decision a host: the saved plan, each host's own, or one over all of them."""
+    import dataclasses  # noqa: PLC0415
+
+    from kimideploy.cli.plan import decide_from_options  # noqa: PLC0415
+    from kimideploy.planning.types import Plan  # noqa: PLC0415
+
+    if wishes.plan is not None:
+        plan = _saved(wishes.plan, options, found)
+        return [plan] * len(found)
+    if wishes.rehearse and not options.facts:
+        usual = dataclasses.replace(options, hardware=options.hardware or "8xH200")
+        usual = dataclasses.replace(usual, head_address=_head(usual, found))
+        return [decide_from_options(usual)[0]] * len(found)
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    if options.hardware or options.facts:
+        raise RequestError("the hosts are what is planned for; leave --hardware and --facts out")
+    facts = _facts(found, wishes)
+    each = [decide_from_options(options, [one])[0] for one in facts]
+    if len(found) == 1 or all(isinstance(one, Plan) for one in each):
+        return each
+    together = dataclasses.replace(options, head_address=_head(options, found))
+    return [decide_from_options(together, facts)[0]] * len(found)
+
+
+def _head(options: PlanOptions, found: Sequence[Reached]) -> str | None:
+    """Return the first host as the others reach it: as it was said, or as it is reached here."""
+    if options.head_address is not None or len(found) == 1:
+        return options.head_address
+    from kimideploy.remote.settings import settings  # noqa: PLC0415
+
+    return settings(found[0].shell.address, None).host
+
+
+def _facts(found: Sequence[Reached], wishes: Wishes) -> list[HostFacts]:
+    from kimideploy.errors import KimiError  # noqa: PLC0415
+    from kimideploy.remote.inspect import inspect  # noqa: PLC0415
+    from kimideploy.remote.places import each  # noqa: PLC0415
+
+    venvs = [str(wishes.venv)] if wishes.venv is not None else []
+    facts = []
+    for result in each(found, lambda one: inspect(one.shell, venvs)):
+        if isinstance(result, KimiError):
+            raise result
+        facts.append(result)
+    return facts
+
+
+def _saved(name: str, options: PlanOptions, found: Sequence[Reached]) -> Plan:
+    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+    from kimideploy.cli.saved import name_of, nothing_else, text_of  # noqa: PLC0415
+    from kimideploy.engines import complete, unresolved  # noqa: PLC0415
+    from kimideploy.planning.saved import plan_from  # noqa: PLC0415
+
+    nothing_else(options, name)
+    catalog: Catalog = load_catalog(user_overlays(options.profiles or ()))
+    plan = plan_from(text_of(name), name=name_of(name))
+    if len(found) > 1 and any(unresolved(launch) for launch in plan.launches):
+        import msgspec  # noqa: PLC0415
+
+        request = msgspec.structs.replace(plan.request, head_address=_head(options, found))
+        told = tuple(n for n in plan.warnings if n.code != "head-address")
+        plan = complete(msgspec.structs.replace(plan, request=request, warnings=told), catalog)
+    return plan if plan.launches else complete(plan, catalog)
+
+
+def _order(reached: Reached, mine: Mine, hosts: HostOptions, wishes: Wishes) -> Order:
+    from kimideploy.apply.order import Order  # noqa: PLC0415
+    from kimideploy.remote.host import who  # noqa: PLC0415
+
+    return Order(
+        plan=mine.plan,
+        node=mine.node,
+        engine=_source(reached, hosts, wishes),
+        adopt=wishes.adopt,
+        bundle=wishes.bundle,
+        offline=wishes.offline,
+        accept_code=wishes.accept_code,
+        quiet=wishes.ready_timeout,
+        profiles=mine.profiles,
+        keep=wishes.keep,
+        confirm=_CONFIRM if mine.plan.candidate.nodes > 1 else None,
+        who=who(),
+    )
+
+
+def _source(reached: Reached, hosts: HostOptions, wishes: Wishes) -> Source:
+    from kimideploy.apply.order import Source  # noqa: PLC0415
+
+    if wishes.rehearse:
+        return Source(kind="stand-in")
+    if wishes.venv is not None:
+        return Source(kind="venv", path=str(wishes.venv))
+    wheels = f"{reached.top}/wheels" if hosts.wheelhouse is not None else None
+    return Source(kind="install", index=hosts.index_url, wheels=wheels)
+
+
+def _refuse(decision: NoFit, *, as_json: bool) -> NoReturn:
+    from kimideploy.planning.types import encode  # noqa: PLC0415
+    from kimideploy.views.plan import shown  # noqa: PLC0415
+    from kimideploy.views.terminal import terminal  # noqa: PLC0415
+
+    text = encode(decision).decode() if as_json else shown(decision, terminal(sys.stdout))
+    sys.stdout.write(text)
+    raise typer.Exit(1)
+
+
+def _say_without(names: Sequence[str]) -> None:
+    from kimideploy.apply.carry import STEPS  # noqa: PLC0415
+
+    steps = ", ".join(step.name for step in STEPS)
+    for name in names:
+        sys.stdout.write(f"{name}: install kimideploy, then look at: {steps}\n")

@@ -1,0 +1,38 @@
+"""The facts of a host: the probe is piped to its Python; nothing is installed or left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from kimideploy.errors import MachineError
+from kimideploy.facts import probe
+from kimideploy.facts.types import HostFacts
+from kimideploy.remote.shell import Shell
+
+#: the probe runs on Python 3.8 and later
+_OLDEST = "import sys; sys.exit(sys.version_info < (3, 8))"
+
+
+def inspect(shell: Shell, venvs: Sequence[str] = ()) -> HostFacts:
+    """Return what the host is; MachineError if it has no Python that can run the probe."""
+    words = [word for venv in venvs for word in ("--venv", venv)]
+    source = Path(str(probe.__file__)).read_bytes()
+    ended = shell.run(["python3", "-", *words], [source], plain=True)
+    if ended.status != 0:
+        if shell.run(["python3", "-c", _OLDEST], plain=True).status != 0:
+            raise MachineError(
+                f"{shell.address} has no Python 3.8 or later called python3",
+                hint="apt install python3, or dnf install python3",
+            )
+        raise MachineError(f"{shell.address}: the probe failed: {ended.said}")
+    try:
+        return msgspec.convert(json.loads(ended.out), HostFacts)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise MachineError(
+            f"{shell.address}: the probe's answer can't be read: {error}",
+            hint="something on the host prints when a shell starts; it must be silent over SSH",
+        ) from error
