@@ -66,6 +66,11 @@ class Home:
         return self.state / "models"
 
     @property
+    def incoming(self) -> Path:
+        """Where bundles are sent to."""
+        return self.state / "incoming"
+
+    @property
     def unit(self) -> Path:
         """The engine's unit."""
         return self.units / UNIT

@@ -65,8 +65,14 @@ class Order(Strict, frozen=True, omit_defaults=True):
 
     @property
     def digest(self) -> str:
-        """The sha256 of what is asked, whoever asks."""
-        same = msgspec.structs.replace(self, who="", keep=0, dead_man=0.0, confirm=None)
+        """The sha256 of what is asked, whoever asks and however the weights come."""
+        same = Order(
+            plan=self.plan,
+            node=self.node,
+            engine=self.engine,
+            quiet=self.quiet,
+            profiles=self.profiles,
+        )
         return hashlib.sha256(msgspec.json.encode(same, enc_hook=int)).hexdigest()
 
 

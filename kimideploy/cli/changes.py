@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 if TYPE_CHECKING:
     from kimideploy.apply.answers import Begun, Looked
     from kimideploy.apply.events import Ended, Event
@@ -174,9 +172,7 @@ def _told(orders: Sequence[tuple[Place, Order]], *, as_json: bool) -> None:
         sys.stdout.write(json_of(found))
         return
     for name, steps in found.items():
-        out.print(looked_lines(name, steps))
-    if all(not step.changes for steps in found.values() for step in steps):
-        raise typer.Exit(0)
+        out.print(looked_lines(name, steps), soft_wrap=True)
 
 
 def _begun() -> type[Begun]:

@@ -34,7 +34,9 @@ class Wishes:
     offline: bool
     accept_code: bool
     adopt: tuple[str, ...] = ()
-    bundle: str | None = None
+    bundle: Path | None = None
+    hub: str | None = None
+    hub_token: Path | None = None
     ready_timeout: float | None = None
     keep: int = 3
     wait: float = 0
@@ -80,7 +82,54 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     if wishes.dry_run and missing:
         _say_without(missing)
         orders = [(p, o) for (p, o), one in zip(orders, found, strict=True) if one.is_ready]
+    if wishes.hub_token is not None and not wishes.dry_run:
+        for reached in found:
+            _give_token(reached, wishes.hub_token)
+    if wishes.bundle is not None and not wishes.dry_run:
+        orders = _sent(orders, found, access, wishes.bundle)
     applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
+
+
+def _give_token(reached: Reached, path: Path) -> None:
+    """Have the hub's token on the host, where only who pulls reads it."""
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    try:
+        secret = path.read_bytes().strip() + b"\n"
+    except OSError as error:
+        raise RequestError(f"--hub-token-file {path} can't be read: {error.strerror}") from error
+    reached.shell.put(secret, f"{reached.settings}/hub.token", mode=0o600)
+
+
+def _sent(
+    orders: list[tuple[Place, Order]], found: Sequence[Reached], access: Any, bundle: Path
+) -> list[tuple[Place, Order]]:
+    """Return the orders after the bundle was sent to the hosts that lack what is in it."""
+    import msgspec  # noqa: PLC0415
+
+    from kimideploy.apply.answers import Looked  # noqa: PLC0415
+    from kimideploy.cli.hosts import noted  # noqa: PLC0415
+    from kimideploy.quantities import decimal  # noqa: PLC0415
+    from kimideploy.remote.bulk import push  # noqa: PLC0415
+
+    after = []
+    for (place, order), reached in zip(orders, found, strict=True):
+        without = msgspec.structs.replace(order, bundle=None, offline=False)
+        steps = place.ask("look", tuple[Looked, ...], order=without)
+        if not any(step.changes for step in steps if step.step == "weights"):
+            after.append((place, msgspec.structs.replace(order, bundle=None)))
+            continue
+        told = 0
+
+        def watch(done: int, total: int, name: str = place.name) -> None:
+            nonlocal told
+            if 20 * done // max(1, total) > told:
+                told = 20 * done // max(1, total)
+                noted(f"{name}: sent {decimal(done)} of {decimal(total)}")
+
+        push(reached.shell, access, bundle, str(order.bundle), watch)
+        after.append((place, order))
+    return after
 
 
 def _maker(name: str, hosts: HostOptions, access: Any, supply: Any, wishes: Wishes) -> Any:
@@ -206,10 +255,11 @@ def _order(reached: Reached, mine: Mine, hosts: HostOptions, wishes: Wishes) -> 
         node=mine.node,
         engine=_source(reached, hosts, wishes),
         adopt=wishes.adopt,
-        bundle=wishes.bundle,
+        bundle=f"{reached.incoming}/{wishes.bundle.name}" if wishes.bundle is not None else None,
         offline=wishes.offline,
         accept_code=wishes.accept_code,
         quiet=wishes.ready_timeout,
+        hub=wishes.hub,
         profiles=mine.profiles,
         keep=wishes.keep,
         confirm=_CONFIRM if mine.plan.candidate.nodes > 1 else None,

@@ -90,6 +90,17 @@ def serve(
         list[str] | None,
         typer.Option("--adopt", metavar="DIR", help="with --host: weights that lie there"),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="DIR", help="with --host: a bundle to send along"),
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option("--hub", metavar="URL", help="with --host: a mirror of the hub")
+    ] = None,
+    hub_token_file: Annotated[
+        Path | None,
+        typer.Option("--hub-token-file", metavar="FILE", help="with --host: the hub's token"),
+    ] = None,
     keep: Annotated[int, typer.Option(help="with --host: releases kept to return to", min=1)] = 3,
     wait: Annotated[
         float, typer.Option(help="with --host: seconds to wait for somebody else's change")
@@ -129,6 +140,9 @@ def serve(
                 offline=offline,
                 accept_code=accept_code,
                 adopt=tuple(adopt or ()),
+                bundle=bundle.resolve() if bundle is not None else None,
+                hub=hub,
+                hub_token=hub_token_file,
                 ready_timeout=ready_timeout,
                 keep=keep,
                 wait=wait,

@@ -105,6 +105,21 @@ class Reached:
     scope: Literal["system", "user"]
     is_ready: bool = True
 
+    @property
+    def settings(self) -> str:
+        """Where the host keeps secrets and its own settings."""
+        if self.scope == "system":
+            return "/etc/kimideploy"
+        home = self.top.removesuffix("/.local/share/kimideploy/programs")
+        return f"{home}/.config/kimideploy"
+
+    @property
+    def incoming(self) -> str:
+        """Where bundles are sent to."""
+        if self.scope == "system":
+            return "/var/lib/kimideploy/incoming"
+        return f"{self.top.removesuffix('/programs')}/incoming"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supply:

@@ -190,6 +190,10 @@ def _answer(name: str, found: Ended | KimiError) -> None:
     if isinstance(found, KimiError) or found.code != 0:
         return
     err.print(Text(f"{name}  {_done(found)}"), soft_wrap=True)
+    if found.url is not None and name != "this machine":
+        port = found.url.rpartition(":")[2]
+        tunnel = f"ssh -N -L {port}:127.0.0.1:{port} {name}"
+        err.print(Text(f"from here: {tunnel}", style="dim"), soft_wrap=True)
     if found.url is not None:
         out.print(f"{found.url}/v1", highlight=False, soft_wrap=True)
 

@@ -50,6 +50,8 @@ _MARKS = {
     "skipped": ("–", "dim"),
     "not-applicable": ("–", "dim"),
 }
+#: steps that tell their own lines
+_SPOKEN = ("checks", "ready", "smoke checks")
 _NAME = 20
 _BAR = 22
 #: a line in a pipe for each quarter of a stage, and at least this often in seconds
@@ -326,6 +328,8 @@ def _told(event: Event) -> list[_Row]:  # noqa: C901, PLR0911  one case an event
 def _stepped(event: Stepped) -> list[_Row]:
     what = "; ".join(change.what for change in event.changes)
     match event.state:
+        case "done" if event.step in _SPOKEN:
+            return []
         case "done":
             return [_Row("✓", "green", event.step, what)]
         case "failed":
