@@ -48,6 +48,7 @@ TYPES_ONLY = {
         "planning.words",
         "catalog.types",
         "apply.events",
+        "apply.answers",
         "weights.events",
         "weights.types",
     },

@@ -46,6 +46,8 @@ EX_CONFIG = 78
 _USAGE = 2
 #: seconds beyond the longest silence that systemd waits, and between two reports at most
 _MARGIN, _OFTEN = 60.0, 1.0
+#: seconds in which an engine that broke off an answer is seen to be dying
+_DYING = 1.0
 #: a token is asked for this many times within what the watchdog allows
 _BEATS = 3
 
@@ -194,6 +196,9 @@ class Teller:
         try:
             token(client, self.job.promise.model, timeout=self.job.quiet)
         except Unreachable as error:
+            if self.watch is not None:
+                # Why: an engine that broke off is most often about to die, and its log says why.
+                self.watch.still_running(wait=_DYING)
             raise EngineError(f"the engine is healthy, and no token came: {error}") from error
         self._change(token=round(time.time(), 3))
 

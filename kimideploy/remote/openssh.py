@@ -6,7 +6,6 @@ It honours all of the user's configuration: FIDO keys, certificates of hosts, Pr
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import tempfile
@@ -23,10 +22,6 @@ from kimideploy.remote.transport import Lost
 
 #: what ssh itself ends with when it could not do its work
 _OWN = 255
-_BROKEN = re.compile(
-    r"client_loop|Timeout, server|Connection (?:to .* )?closed|Connection reset|Broken pipe"
-    r"|mux_client|Control socket|closed by remote host|master process"
-)
 
 
 class OpenSsh:
@@ -43,7 +38,7 @@ class OpenSsh:
             [*self._words, "--", self._address.host, command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
-        return _Program(child, str(self._address))
+        return _Program(child, self)
 
     @contextmanager
     def forward(self, port: int) -> Iterator[int]:
@@ -69,6 +64,19 @@ class OpenSsh:
                 path.unlink()
             self._folder.rmdir()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the master still has its connection."""
+        ended = subprocess.run(
+            [*self._words, "-O", "check", "--", self._address.host],
+            capture_output=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return ended.returncode == 0
+
+    def lost(self) -> Lost:
+        """Return what is raised when the connection broke."""
+        return Lost(f"the connection to {self._address} broke")
+
     def _tell(self, word: str, way: str) -> None:
         ended = subprocess.run(
             [*self._words, "-O", word, "-L", way, "--", self._address.host],
@@ -81,12 +89,11 @@ class OpenSsh:
 class _Program:
     """A Running."""
 
-    def __init__(self, child: subprocess.Popen[bytes], who: str) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], above: OpenSsh) -> None:
         if child.stdin is None or child.stdout is None or child.stderr is None:
             raise AssertionError(child)
-        self._child, self._who = child, who
+        self._child, self._above = child, above
         self._in, self._out, self._err = child.stdin, child.stdout, child.stderr
-        self._said = b""
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -101,16 +108,15 @@ class _Program:
         return self._out.read(size) or b""
 
     def err(self, size: int) -> bytes:
-        data = self._err.read(size) or b""
-        self._said = (self._said + data)[-4096:]
-        return data
+        return self._err.read(size) or b""
 
     def status(self) -> int:
         status = self._child.wait()
         self._out.close()
         self._err.close()
-        if status == _OWN and _BROKEN.search(self._said.decode("utf-8", "replace")):
-            raise Lost(f"the connection to {self._who} broke")
+        # Why asked: 255 may be the program's own.
+        if status == _OWN and not self._above.is_alive:
+            raise self._above.lost()
         return status if status >= 0 else 128 - status
 
     def close(self) -> None:
@@ -205,6 +211,8 @@ def _cause(address: Address, how: Settings, said: str) -> MachineError:
         return MachineError(f"{address}: there is no host {how.host}")
     if "refused" in said:
         return MachineError(f"{where} refuses: no sshd listens there")
+    if "No route" in said or "unreachable" in said:
+        return MachineError(f"{where} can't be reached: there is no route to it")
     if "timed out" in said:
         return MachineError(f"{where} does not answer")
     last = (said.strip().splitlines() or ["no reason is given"])[-1]

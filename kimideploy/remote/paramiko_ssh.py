@@ -7,6 +7,7 @@ still offered; a stream that nobody reads stops the others.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -37,6 +38,10 @@ _WEAK = {
 #: seconds between two signs of life
 _KEEPALIVE = 5
 _MOST_JUMPS = 8
+#: a signal ended the program; paramiko does not say which
+_KILLED = 128
+# Why: without a handler Python writes its warnings to stderr, and what matters is raised.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Paramiko:
@@ -146,7 +151,8 @@ class _Program:
         status = self._channel.recv_exit_status()
         self._channel.close()
         if status == -1:
-            raise Lost(f"the connection to {self._who} broke")
+            self._check()
+            return _KILLED
         return status
 
     def close(self) -> None:

@@ -243,7 +243,7 @@ def test_tokens(text: str, expected: int) -> None:
         (("--engine", "vlm"), "--engine"),
         (("--tier", "int4-h2000"), "did you mean `int4-h200`"),
         (("--facts", "facts.json"), "--hardware and --facts both name the machine"),
-        (("--host", "0.0.0.0"), "--host 0.0.0.0 would open the engine to the network"),
+        (("--bind", "0.0.0.0"), "--bind 0.0.0.0 would open the engine to the network"),
         (("--config", "none.yaml"), "--config none.yaml can't be read"),
         (("--profiles", "none"), "none is not a folder of profiles"),
         (("--engine-arg", "--port=9"), "--port"),
@@ -340,7 +340,7 @@ def test_paths_of_a_config_file_are_relative_to_it() -> None:
         ("hardware: 8xH200\nport: many\n", "2:7: "),
         ("hardware: [\n", ""),
         ("", "1:1: the file is empty"),
-        ("hardware: 8xH200\nhost: 0.0.0.0\n", ""),
+        ("hardware: 8xH200\nbind: 0.0.0.0\n", ""),
     ],
 )
 def test_wrong_config_file_says_where(text: str, place: str) -> None:

@@ -225,7 +225,7 @@ def test_a_model_path_is_a_plain_path(path: str) -> None:
 @pytest.mark.parametrize("host", ["", "--x", "a b", "1.2.3.4\n", "$(id)"])
 def test_a_host_is_an_address_or_a_name(host: str) -> None:
     """Anything else is refused, for the head's address too."""
-    with pytest.raises(RequestError, match="--host"):
+    with pytest.raises(RequestError, match="--bind"):
         complete(plan(host=host), CATALOG)
     with pytest.raises(RequestError, match="--head-address"):
         complete(plan(head_address=host), CATALOG)

@@ -1,0 +1,41 @@
+"""One rig for all tests of hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts.rig import Rig, down, missing, up
+
+COUNT = 3
+
+
+@pytest.fixture(scope="session")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Three hosts."""
+    lacking = missing()
+    if lacking:
+        told = f"no rig of hosts without {', '.join(lacking)}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(told)
+    made = up(COUNT, tmp_path_factory.mktemp("rig"))
+    for number in range(1, COUNT + 1):
+        made.furnish(number)
+    yield made
+    down(made)
+
+
+@pytest.fixture
+def host(rig: Rig) -> Iterator[str]:
+    """Host 1, with nothing deployed on it."""
+    rig.clean(1)
+    yield rig.name(1)
+    rig.clean(1)
+
+
+@pytest.fixture
+def plan(rig: Rig, tmp_path: Path) -> Path:
+    """The file of a plan on the engine and the weights of the hosts."""
+    return rig.plan(tmp_path)
