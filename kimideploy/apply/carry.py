@@ -114,9 +114,10 @@ def _carried(work: Work, steps: Sequence[Step], action: Action) -> Ended:
         journal.add(msgspec.structs.replace(entry, **more))
 
     changed = False
-    begun: list[Step] = []
+    passed: list[Step] = []
     try:
         for step in steps:
+            passed.append(step)
             changes = step.look(work)
             if not changes:
                 work.tell(Stepped(step=step.name, state="unchanged"))
@@ -127,14 +128,13 @@ def _carried(work: Work, steps: Sequence[Step], action: Action) -> Ended:
                 note("began")
             changed = True
             work.tell(Stepped(step=step.name, state="doing", changes=changes))
-            begun.append(step)
             note("began", action="step", step=step.name)
             step.do(work)
             _verify(step, work)
             note("done", action="step", step=step.name)
             work.tell(Stepped(step=step.name, state="done", changes=changes))
     except (KimiError, KeyboardInterrupt, OSError) as error:
-        return _taken_back(work, begun, error, note)
+        return _taken_back(work, passed, error, note)
     here = work.release
     if changed:
         note("done")
@@ -156,15 +156,16 @@ def _verify(step: Step, work: Work) -> None:
         raise EngineError(f"{step.name} was done, and is not as it is to be: {left[0].what}")
 
 
-def _taken_back(work: Work, begun: list[Step], error: BaseException, note: object) -> Ended:
+def _taken_back(work: Work, passed: list[Step], error: BaseException, note: object) -> Ended:
     """Undo what would harm the release before, and say what serves now."""
     if isinstance(error, OSError):
         error = EngineError(f"this host refused: {error.strerror or error} ({error.filename})")
     failed = _failed(error)
-    if begun:
-        work.tell(Stepped(step=begun[-1].name, state="failed"))
+    if passed:
+        work.tell(Stepped(step=passed[-1].name, state="failed"))
     undone = False
-    for step in reversed(begun):
+    # Why all and not only those that were done here: an earlier run, cut off, may have done them.
+    for step in reversed(passed):
         try:
             if step.undo(work):
                 undone = True

@@ -32,13 +32,19 @@ def arm(home: Home, systemd: Systemd, every: float) -> None:
 
 def disarm(home: Home, systemd: Systemd) -> None:
     """Have it not look any more."""
-    if not (home.units / TIMER).exists():
+    if not is_armed(home):
         return
     systemd.disable(TIMER)
     systemd.stop(TIMER)
-    for name in (TIMER, SERVICE):
+    # Why the timer last: it says that there is something to be called off.
+    for name in (SERVICE, TIMER):
         remove(home.units / name)
     systemd.reload()
+
+
+def is_armed(home: Home) -> bool:
+    """Return whether it looks."""
+    return (home.units / TIMER).exists()
 
 
 def _wanted(home: Home) -> str:

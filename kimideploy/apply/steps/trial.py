@@ -118,7 +118,7 @@ class CurrentStep:
         """Return what the link is to lead to."""
         here = current(work.home)
         if here is not None and here.number == _number(work) and pending(work.home) is None:
-            return ()
+            return (Change("call the dead man off"),) if deadman.is_armed(work.home) else ()
         return (Change(f"make release {_number(work)} the current one"),)
 
     def do(self, work: Work) -> None:

@@ -59,6 +59,8 @@ class UnitStep:
         if restart:
             previous = work.previous.number if work.previous is not None else None
             wait = work.order.confirm
+            # Why armed first: a trial without its dead man could be left alone for good.
+            deadman.arm(home, systemd, work.order.dead_man)
             set_pending(
                 home,
                 Pending(
@@ -68,7 +70,6 @@ class UnitStep:
                     until=now() + wait if wait is not None else None,
                 ),
             )
-            deadman.arm(home, systemd, work.order.dead_man)
         if work.plan.candidate.nodes > 1:
             wanted = "default.target" if home.scope == "user" else "multi-user.target"
             write(home.units / TARGET, _TARGET.format(wanted=wanted).encode())

@@ -99,7 +99,7 @@ def test_sglang_can_not_leave_vision_out() -> None:
 )
 def test_a_wider_bind_needs_a_key(engine: EngineId, variable: str) -> None:
     """Beyond loopback the key comes by reference: neither argv nor env hold it."""
-    (launch,) = _launches(_requested(ENGINES[engine], host="0.0.0.0"))
+    (launch,) = _launches(_requested(ENGINES[engine], bind="0.0.0.0"))
 
     assert [(variable, "/etc/kimideploy/api.key")] == [
         (secret.variable, secret.file) for secret in launch.secrets
@@ -112,7 +112,7 @@ def test_a_wider_bind_needs_a_key(engine: EngineId, variable: str) -> None:
 def test_an_engine_that_takes_its_key_in_argv_stays_on_loopback(engine: EngineId) -> None:
     """SGLang reads its key from argv only, so a wider bind is refused."""
     with pytest.raises(RequestError, match="argv"):
-        complete(_requested(ENGINES[engine], host="10.0.0.1"), CATALOG)
+        complete(_requested(ENGINES[engine], bind="10.0.0.1"), CATALOG)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -226,7 +226,7 @@ def test_a_model_path_is_a_plain_path(path: str) -> None:
 def test_a_host_is_an_address_or_a_name(host: str) -> None:
     """Anything else is refused, for the head's address too."""
     with pytest.raises(RequestError, match="--bind"):
-        complete(plan(host=host), CATALOG)
+        complete(plan(bind=host), CATALOG)
     with pytest.raises(RequestError, match="--head-address"):
         complete(plan(head_address=host), CATALOG)
 

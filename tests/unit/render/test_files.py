@@ -28,14 +28,14 @@ PLANS: dict[str, Plan] = {
     "vllm with a draft": plan(model_path="/srv/models", draft=DRAFT),
     "vllm on two nodes": plan(gpu="h100-80", layout=Layout(tp=8, pp=2), nodes=2),
     "vllm on AMD": plan(gpu="mi355x"),
-    "vllm beyond loopback": plan(host="10.0.0.1"),
+    "vllm beyond loopback": plan(bind="10.0.0.1"),
     "vllm with words of the user": plan(
         engine_args=("--chat-template", "a b'\"\\%h$HOME\n`id`;#é")
     ),
     "sglang": plan("sglang"),
     "ktransformers": hybrid(Offload(gpu_experts=30)),
     "llama.cpp": gguf("rtx4090", Layout(pp=4), Offload(gpu_layers=((1, 2), (16,), (31,), (46,)))),
-    "llama.cpp without a card": gguf(None, Layout(), Offload(cpu_layers=60), host="0.0.0.0"),
+    "llama.cpp without a card": gguf(None, Layout(), Offload(cpu_layers=60), bind="0.0.0.0"),
 }
 
 
