@@ -55,7 +55,7 @@ TYPES_ONLY = {
 }
 #: who may import what reaches a process, a network or a driver
 HANDS: dict[str, tuple[str, ...]] = {
-    "subprocess": ("apply", "facts.probe", "rehearsal"),
+    "subprocess": ("apply", "facts.probe", "rehearsal", "remote"),
     "pynvml": ("facts.probe",),
     "paramiko": ("remote",),
     "huggingface_hub": ("weights",),

@@ -111,8 +111,10 @@ def home(scope: Scope | None = None) -> Home:
             units=Path("/etc/systemd/system"),
             runtime=Path("/run/kimideploy"),
         )
-    # Why not platformdirs: a session over SSH and a user unit must agree, whatever XDG_* says there
-    top = Path.home()
+    import pwd  # noqa: PLC0415
+
+    # Why not $HOME and XDG_*: a session over SSH and a unit, with a HOME of its own, must agree.
+    top = Path(pwd.getpwuid(os.geteuid()).pw_dir)
     data = top / ".local" / "share" / "kimideploy"
     return Home(
         scope=scope,

@@ -130,6 +130,7 @@ class _Together:
     def __init__(self, places: Sequence[Place]) -> None:
         self._waiting: dict[str, tuple[Place, str]] = {}
         self._all = len(places)
+        self._failed = False
         self._lock = threading.Lock()
 
     def take(self, place: Place, event: Event) -> None:
@@ -139,20 +140,29 @@ class _Together:
         if not isinstance(event, Awaiting):
             return
         with self._lock:
+            failed = self._failed
             self._waiting[place.name] = (place, event.run)
             ready = list(self._waiting.values()) if len(self._waiting) == self._all else []
+        if failed:
+            self._give_up([place])
+            return
         for other, run in ready:
             other.ask("confirm", bool, run=run)
 
     def over(self, place: Place, ended: Ended) -> None:
         """Take in that a node has ended; if it failed, those that wait need wait no longer."""
-        from kimideploy.errors import KimiError  # noqa: PLC0415
-
         with self._lock:
             self._waiting.pop(place.name, None)
-            waiting = list(self._waiting.values()) if ended.code != 0 else []
-            self._waiting = {} if ended.code != 0 else self._waiting
-        for other, _ in waiting:
+            if ended.code == 0:
+                return
+            self._failed = True
+            waiting = [other for other, _ in self._waiting.values()]
+        self._give_up(waiting)
+
+    def _give_up(self, waiting: Sequence[Place]) -> None:
+        from kimideploy.errors import KimiError  # noqa: PLC0415
+
+        for other in waiting:
             try:
                 other.ask("break", object, force=True)
             except KimiError as error:

@@ -221,11 +221,16 @@ def _facts(found: Sequence[Reached], wishes: Wishes) -> list[HostFacts]:
 
     venvs = [str(wishes.venv)] if wishes.venv is not None else []
     facts = []
-    for result in each(found, lambda one: inspect(one.shell, venvs)):
+    for result in each(found, lambda one: inspect(one.shell, venvs, python=_python(one))):
         if isinstance(result, KimiError):
             raise result
         facts.append(result)
     return facts
+
+
+def _python(reached: Reached) -> str:
+    """Return the Python that asks the driver: ours where it is there, for it has the bindings."""
+    return f"{reached.top}/app/current/bin/python" if reached.is_ready else "python3"
 
 
 def _saved(name: str, options: PlanOptions, found: Sequence[Reached]) -> Plan:

@@ -17,11 +17,14 @@ from kimideploy.remote.shell import Shell
 _OLDEST = "import sys; sys.exit(sys.version_info < (3, 8))"
 
 
-def inspect(shell: Shell, venvs: Sequence[str] = ()) -> HostFacts:
-    """Return what the host is; MachineError if it has no Python that can run the probe."""
+def inspect(shell: Shell, venvs: Sequence[str] = (), *, python: str = "python3") -> HostFacts:
+    """Return what the host is; MachineError if it has no Python that can run the probe.
+
+    Any *python* will do; one that has NVIDIA's bindings asks the driver itself, another nvidia-smi.
+    """
     words = [word for venv in venvs for word in ("--venv", venv)]
     source = Path(str(probe.__file__)).read_bytes()
-    ended = shell.run(["python3", "-", *words], [source], plain=True)
+    ended = shell.run([python, "-", *words], [source], plain=True)
     if ended.status != 0:
         if shell.run(["python3", "-c", _OLDEST], plain=True).status != 0:
             raise MachineError(

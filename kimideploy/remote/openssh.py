@@ -211,9 +211,7 @@ def _cause(address: Address, how: Settings, said: str) -> MachineError:
         return MachineError(f"{address}: there is no host {how.host}")
     if "refused" in said:
         return MachineError(f"{where} refuses: no sshd listens there")
-    if "No route" in said or "unreachable" in said:
-        return MachineError(f"{where} can't be reached: there is no route to it")
-    if "timed out" in said:
-        return MachineError(f"{where} does not answer")
+    if "No route" in said or "unreachable" in said or "timed out" in said:
+        return MachineError(f"{where} does not answer, or can't be reached")
     last = (said.strip().splitlines() or ["no reason is given"])[-1]
     return MachineError(f"{address}: no SSH connection: {last}")

@@ -101,6 +101,9 @@ def main() -> None:
     if MODE == "oom":
         print("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
         sys.exit("RuntimeError: Engine core initialization failed")
+    if MODE == "usage":
+        sys.stderr.write("vllm: error: unrecognized arguments: --seed=7\n")
+        sys.exit(2)
     if MODE == "exits-0":
         sys.exit(0)
     while MODE == "hangs":

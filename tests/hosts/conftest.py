@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +15,21 @@ COUNT = 3
 
 
 @pytest.fixture(scope="session")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def rig() -> Iterator[Rig]:
     """Three hosts."""
     lacking = missing()
     if lacking:
         told = f"no rig of hosts without {', '.join(lacking)}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(told)
-    made = up(COUNT, tmp_path_factory.mktemp("rig"))
-    for number in range(1, COUNT + 1):
-        made.furnish(number)
-    yield made
-    down(made)
+    # Why not pytest's own folders: file systems are mounted in it, and pytest tidies up there.
+    with tempfile.TemporaryDirectory(prefix="kd-rig-") as name:
+        made = up(COUNT, Path(name))
+        try:
+            for number in range(1, COUNT + 1):
+                made.furnish(number)
+            yield made
+        finally:
+            down(made)
 
 
 @pytest.fixture

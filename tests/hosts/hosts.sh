@@ -144,9 +144,10 @@ case $act in
     for init in "$top"/h*/init; do kill -9 "$(cat "$init")" 2>/dev/null || true; done
     sleep .2
     ip link del "$bridge" 2>/dev/null || true
-    for _ in $(seq 20); do
-      umount "$top" 2>/dev/null && break
+    for _ in $(seq 30); do
+      umount "$top" 2>/dev/null && exit 0
       sleep .1
     done
+    umount -l "$top"
     ;;
 esac

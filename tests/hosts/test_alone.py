@@ -159,7 +159,7 @@ def test_killed_at_a_step(served: Host, tmp_path: Path, step: str) -> None:
 @pytest.mark.parametrize("number", range(CRASHES))
 def test_killed_at_any_moment(served: Host, tmp_path: Path, number: int) -> None:
     """Killed at a random moment of a change, the same order converges."""
-    chance = random.Random(number)  # noqa: S311
+    chance = random.Random(number)
     order = served.order(served.rig.other(tmp_path, port=8123))
     run = served.begin(order)
     time.sleep(chance.uniform(0, 4))
@@ -257,7 +257,7 @@ def test_the_link_is_cut(served: Host, tmp_path: Path) -> None:
                 "sh",
                 "-c",
                 "ip link set kdv1 down; sleep 14; ip link set kdv1 up",
-            )  # noqa: E501
+            )
 
     notes: list[str] = []
     ended = follow(served.reach, served.reached, run, take, note=notes.append)
@@ -293,7 +293,7 @@ def test_a_hold_keeps_others_out(served: Host, tmp_path: Path) -> None:
     held = rig.run("lock", "hold", "--for", "1h", "--why", "benchmarks")
     order = msgspec.structs.replace(served.order(rig.other(tmp_path)), who="bob@desk")
 
-    with pytest.raises(Exception, match="holds this host until .*: benchmarks"):
+    with pytest.raises(Exception, match=r"holds this host until .*: benchmarks"):
         ask(served.reached, "apply", Begun, order=order, who="bob@desk")
     broken = rig.run("lock", "break")
     again = rig.run("lock", "show")

@@ -133,7 +133,7 @@ def test_a_link_that_is_cut_is_lost(rig: Rig, which: Which) -> None:
 def test_a_port_is_forwarded(rig: Rig, shell: Shell) -> None:
     """A port of this machine leads to one over there, for as long as it is asked for."""
     rig.sh(1, "systemd-run -q --unit=echo --collect socat TCP-LISTEN:7777,fork,reuseaddr EXEC:cat "
-              "|| systemd-run -q --unit=echo --collect python3 -c \""
+              '|| systemd-run -q --unit=echo --collect python3 -c "'
               "import socketserver as s; s.TCPServer.allow_reuse_address = True;"
               "H = type('H', (s.StreamRequestHandler,), {'handle': lambda h: h.wfile.write(h.rfile.readline())});"
               's.ThreadingTCPServer((\'127.0.0.1\', 7777), H).serve_forever()"')  # fmt: skip

@@ -153,7 +153,7 @@ def test_other_words_are_appended(engine: EngineId, words: tuple[str, ...]) -> N
         ("vllm", "--max-num-batched-tokens=64", "--batch-tokens"),
         ("vllm", "--gpu-memory-utilization=0.9", "--memory-fraction"),
         ("sglang", "--chunked-prefill-size=64", "--batch-tokens"),
-        ("vllm", "--host=0.0.0.0", "--host"),
+        ("vllm", "--host=0.0.0.0", "--bind"),
         ("vllm", "--port", "--port"),
         ("vllm", "--api-key=abc", "proxy"),
         ("vllm", "--config=x.yaml", "each flag"),

@@ -1,0 +1,1 @@
+"""Connections, as far as they can be judged without one."""
