@@ -52,7 +52,7 @@ _VERBS: dict[str, Callable[[Home, Wish], Any]] = {
     "diff": lambda home, wish: host.differences(home, wish.release, wish.other),
     "holder": lambda home, _: host.held_by(home),
     "hold": lambda home, wish: host.hold(home, wish.who, wish.why, wish.seconds),
-    "break": lambda home, wish: host.break_lock(home, wish.who, force=wish.force),
+    "break": lambda home, wish: host.break_lock(home, wish.who, force=wish.force, run=wish.run),
     "destroy": lambda home, wish: host.destroy(home, wish.who, weights=wish.weights),
 }
 

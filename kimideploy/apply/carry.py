@@ -6,6 +6,7 @@ Killed anywhere, the next run, or the dead man, goes on from what is on the disk
 from __future__ import annotations
 
 import socket
+import traceback
 from collections.abc import Sequence
 
 import msgspec
@@ -54,7 +55,7 @@ STEPS: tuple[Step, ...] = (
 )
 #: what a release that is here already still has to go through
 _TRIAL = tuple(step for step in STEPS if not isinstance(step, (ReleaseStep, WeightsStep)))
-_INTERRUPTED = 130
+_INTERRUPTED, _BUG = 130, 70
 
 
 def look(home: Home, order: Order, number: int | None = None) -> tuple[Looked, ...]:
@@ -79,7 +80,7 @@ def carry(home: Home, run: str, *, wait: float = 0) -> int:
                 work = _work(home, order, run, tell, number)
                 ended = _carried(work, _steps(number), "apply" if number is None else "rollback")
                 caught.shield()
-        except KimiError as error:
+        except (KimiError, KeyboardInterrupt) as error:
             ended = _failed(error)
         tell(ended)
     return ended.code
@@ -133,7 +134,8 @@ def _carried(work: Work, steps: Sequence[Step], action: Action) -> Ended:
             _verify(step, work)
             note("done", action="step", step=step.name)
             work.tell(Stepped(step=step.name, state="done", changes=changes))
-    except (KimiError, KeyboardInterrupt, OSError) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        # Why all: whatever happens here, the release before must serve again.
         return _taken_back(work, passed, error, note)
     here = work.release
     if changed:
@@ -184,7 +186,13 @@ def _taken_back(work: Work, passed: list[Step], error: BaseException, note: obje
 def _failed(error: BaseException) -> Ended:
     if isinstance(error, KimiError):
         return Ended(result="failed", code=error.exit_code, message=error.message, hint=error.hint)
-    return Ended(result="failed", code=_INTERRUPTED, message="it was told to end")
+    if isinstance(error, KeyboardInterrupt):
+        return Ended(result="failed", code=_INTERRUPTED, message="it was told to end")
+    traceback.print_exception(error)
+    what = f"this is a bug of kimideploy: {type(error).__name__}: {error}"
+    return Ended(
+        result="failed", code=_BUG, message=what, hint="the journal of the run's unit has it all"
+    )
 
 
 def _steps(number: int | None) -> tuple[Step, ...]:
@@ -195,7 +203,7 @@ def _work(home: Home, order: Order, run: str, tell: Tell, number: int | None) ->
     """Return what the steps work on: a release that is here where the same was asked before."""
     before = current(home)
     chosen = release(home, number) if number is not None else _same(home, order, before)
-    if number is not None and before is not None and before.number == number:
+    if chosen is not None and before is not None and chosen.number == before.number:
         chosen = before
     return Work(
         home=home,

@@ -154,10 +154,11 @@ class Stepped(_Event, frozen=True, kw_only=True):
 
 
 class Awaiting(_Event, frozen=True, kw_only=True):
-    """This node is well; the word that the others are, too, is awaited until `until` (1970 s)."""
+    """This node is well; the word that all `nodes` are is awaited until `until` (1970 s)."""
 
     run: str
     until: float
+    nodes: int
 
 
 class Ended(_Event, frozen=True, kw_only=True):

@@ -172,9 +172,14 @@ def hold(home: Home, who: str, why: str, seconds: float) -> Holder:
     return found
 
 
-def break_lock(home: Home, who: str, *, force: bool) -> Holder | None:
-    """Return whose hold is over; a running change is ended only with *force*."""
+def break_lock(home: Home, who: str, *, force: bool, run: str = "") -> Holder | None:
+    """Return whose hold is over; a running change is ended only with *force*.
+
+    *run*: only this one; anything else is left alone.
+    """
     running = holder(home)
+    if run and (running is None or running.run != run):
+        return None
     if running is not None and running.pid is not None:
         if not force:
             raise BusyError(

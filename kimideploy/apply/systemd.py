@@ -99,10 +99,12 @@ class Systemd:
 
     def detach(self, unit: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Have *argv* run as the transient *unit*, which outlives whoever asked for it."""
-        names = [f"--setenv={name}={value}" for name, value in environment.items()]
+        # Why names alone: a value may be a proxy with its password, and argv is read by everybody.
+        names = [f"--setenv={name}" for name in environment]
         self._run(
             "systemd-run", f"--unit={unit}", "--collect", "--quiet", "--no-ask-password",
             "--property=KillMode=mixed", "--property=TimeoutStopSec=5min", *names, "--", *argv,
+            environment=environment,
         )  # fmt: skip
 
     def verify(self, unit: Path) -> str:
@@ -114,8 +116,8 @@ class Systemd:
         lines = [line for line in ended.stderr.splitlines() if unit.name in line]
         return "\n".join(lines)
 
-    def _run(self, program: str, *words: str) -> str:
-        ended = self._ended(program, *words)
+    def _run(self, program: str, *words: str, environment: Mapping[str, str] | None = None) -> str:
+        ended = self._ended(program, *words, environment=environment)
         if ended.returncode != 0:
             said = ended.stderr.strip().splitlines()
             why = said[0] if said else f"exit {ended.returncode}"
@@ -128,11 +130,14 @@ class Systemd:
     def _try(self, program: str, *words: str) -> None:
         self._ended(program, *words)
 
-    def _ended(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    def _ended(
+        self, program: str, *words: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         argv = [program, *self._user, *words]
+        found = {**_environment(), **(environment or {})}
         try:
             return subprocess.run(
-                argv, capture_output=True, text=True, check=False, env=_environment(),
+                argv, capture_output=True, text=True, check=False, env=found,
                 errors="replace", stdin=subprocess.DEVNULL, timeout=_PATIENCE,
             )  # fmt: skip
         except FileNotFoundError as error:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimideploy.views.terminal import tame
+
 if TYPE_CHECKING:
     from kimideploy.apply.answers import Begun, Looked
     from kimideploy.apply.events import Ended, Event
@@ -64,7 +66,7 @@ def watched(
     from kimideploy.views.hosts import shown  # noqa: PLC0415
 
     ended = dict(before or {})
-    together = _Together([place for place, _ in runs])
+    together = _Together(failed=any(isinstance(one, KimiError) for one in ended.values()))
     names = [*ended, *(place.name for place, _ in runs)]
     try:
         with shown(names, as_json=as_json) as board:
@@ -93,8 +95,8 @@ def watched(
         for name, found in ended.items()
         if isinstance(found, KimiError) or found.code != 0
     ]
-    for failure in failures[1:]:
-        sys.stderr.write(f"error: {failure.message}\n")
+    for failure in failures[1:] if not as_json else ():
+        sys.stderr.write(tame(f"error: {failure.message}\n"))
     if failures:
         raise failures[0]
 
@@ -127,10 +129,9 @@ def replanned(place: Place, hosts: HostOptions, profiles: Sequence[Path]) -> Ord
 class _Together:
     """Nodes of one model: each is confirmed when all are well, and given up when one is not."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self, *, failed: bool) -> None:
         self._waiting: dict[str, tuple[Place, str]] = {}
-        self._all = len(places)
-        self._failed = False
+        self._failed = failed
         self._lock = threading.Lock()
 
     def take(self, place: Place, event: Event) -> None:
@@ -142,12 +143,11 @@ class _Together:
         with self._lock:
             failed = self._failed
             self._waiting[place.name] = (place, event.run)
-            ready = list(self._waiting.values()) if len(self._waiting) == self._all else []
+            waiting = list(self._waiting.values())
         if failed:
-            self._give_up([place])
-            return
-        for other, run in ready:
-            other.ask("confirm", bool, run=run)
+            _each_of(waiting, "break", force=True)
+        elif len(waiting) >= event.nodes:
+            _each_of(waiting, "confirm")
 
     def over(self, place: Place, ended: Ended) -> None:
         """Take in that a node has ended; if it failed, those that wait need wait no longer."""
@@ -156,17 +156,19 @@ class _Together:
             if ended.code == 0:
                 return
             self._failed = True
-            waiting = [other for other, _ in self._waiting.values()]
-        self._give_up(waiting)
+            waiting = list(self._waiting.values())
+        _each_of(waiting, "break", force=True)
 
-    def _give_up(self, waiting: Sequence[Place]) -> None:
-        from kimideploy.errors import KimiError  # noqa: PLC0415
 
-        for other in waiting:
-            try:
-                other.ask("break", object, force=True)
-            except KimiError as error:
-                sys.stderr.write(f"note: {other.name}: {error.message}\n")
+def _each_of(waiting: Sequence[tuple[Place, str]], verb: str, **wish: bool) -> None:
+    """Say *verb* of its run to each node. What one can't be told is no failure of another's."""
+    from kimideploy.errors import KimiError  # noqa: PLC0415
+
+    for place, run in waiting:
+        try:
+            place.ask(verb, object, run=run, **wish)
+        except KimiError as error:
+            sys.stderr.write(tame(f"note: {place.name}: {error.message}\n"))
 
 
 def _told(orders: Sequence[tuple[Place, Order]], *, as_json: bool) -> None:

@@ -29,6 +29,7 @@ class Wishes:
     """What was said of a deployment besides the plan's own options."""
 
     plan: str | None
+    ssh_config: Path | None
     venv: Path | None
     rehearse: bool
     offline: bool
@@ -61,7 +62,7 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     from kimideploy.remote.places import each  # noqa: PLC0415
 
     access, supply = access_of(hosts), supply_of(hosts)
-    makers = [_maker(name, hosts, access, supply, wishes) for name in hosts.names]
+    makers = [_maker(name, hosts, access, supply, wishes) for name in hosts.host or ()]
     found: list[Reached] = []
     failed: list[KimiError] = []
     for result in each(makers, lambda make: make()):
@@ -80,7 +81,9 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
         place.name for (place, _), one in zip(orders, found, strict=True) if not one.is_ready
     ]
     if wishes.dry_run and missing:
-        _say_without(missing)
+        _say_without(missing, as_json=wishes.as_json)
+        if len(missing) == len(orders):
+            return
         orders = [(p, o) for (p, o), one in zip(orders, found, strict=True) if one.is_ready]
     if wishes.hub_token is not None and not wishes.dry_run:
         for reached in found:
@@ -187,11 +190,11 @@ def _decided(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> 
     from kimideploy.planning.types import Plan  # noqa: PLC0415
 
     if wishes.plan is not None:
-        plan = _saved(wishes.plan, options, found)
+        plan = _saved(wishes.plan, options, found, wishes.ssh_config)
         return [plan] * len(found)
     if wishes.rehearse and not options.facts:
         usual = dataclasses.replace(options, hardware=options.hardware or "8xH200")
-        usual = dataclasses.replace(usual, head_address=_head(usual, found))
+        usual = dataclasses.replace(usual, head_address=_head(usual, found, wishes.ssh_config))
         return [decide_from_options(usual)[0]] * len(found)
     from kimideploy.errors import RequestError  # noqa: PLC0415
 
@@ -201,17 +204,17 @@ def _decided(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> 
     each = [decide_from_options(options, [one])[0] for one in facts]
     if len(found) == 1 or all(isinstance(one, Plan) for one in each):
         return each
-    together = dataclasses.replace(options, head_address=_head(options, found))
+    together = dataclasses.replace(options, head_address=_head(options, found, wishes.ssh_config))
     return [decide_from_options(together, facts)[0]] * len(found)
 
 
-def _head(options: PlanOptions, found: Sequence[Reached]) -> str | None:
+def _head(options: PlanOptions, found: Sequence[Reached], config: Path | None) -> str | None:
     """Return the first host as the others reach it: as it was said, or as it is reached here."""
     if options.head_address is not None or len(found) == 1:
         return options.head_address
     from kimideploy.remote.settings import settings  # noqa: PLC0415
 
-    return settings(found[0].shell.address, None).host
+    return settings(found[0].shell.address, config).host
 
 
 def _facts(found: Sequence[Reached], wishes: Wishes) -> list[HostFacts]:
@@ -233,7 +236,7 @@ def _python(reached: Reached) -> str:
     return f"{reached.top}/app/current/bin/python" if reached.is_ready else "python3"
 
 
-def _saved(name: str, options: PlanOptions, found: Sequence[Reached]) -> Plan:
+def _saved(name: str, options: PlanOptions, found: Sequence[Reached], config: Path | None) -> Plan:
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
     from kimideploy.cli.saved import name_of, nothing_else, text_of  # noqa: PLC0415
     from kimideploy.engines import complete, unresolved  # noqa: PLC0415
@@ -245,7 +248,7 @@ def _saved(name: str, options: PlanOptions, found: Sequence[Reached]) -> Plan:
     if len(found) > 1 and any(unresolved(launch) for launch in plan.launches):
         import msgspec  # noqa: PLC0415
 
-        request = msgspec.structs.replace(plan.request, head_address=_head(options, found))
+        request = msgspec.structs.replace(plan.request, head_address=_head(options, found, config))
         told = tuple(n for n in plan.warnings if n.code != "head-address")
         plan = complete(msgspec.structs.replace(plan, request=request, warnings=told), catalog)
     return plan if plan.launches else complete(plan, catalog)
@@ -293,9 +296,15 @@ def _refuse(decision: NoFit, *, as_json: bool) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _say_without(names: Sequence[str]) -> None:
+def _say_without(names: Sequence[str], *, as_json: bool) -> None:
     from kimideploy.apply.carry import STEPS  # noqa: PLC0415
 
     steps = ", ".join(step.name for step in STEPS)
+    if as_json:
+        import json  # noqa: PLC0415
+
+        change = {"step": "install kimideploy", "changes": [{"what": f"then look at: {steps}"}]}
+        sys.stdout.write(json.dumps({name: [change] for name in names}, indent=2) + "\n")
+        return
     for name in names:
         sys.stdout.write(f"{name}: install kimideploy, then look at: {steps}\n")

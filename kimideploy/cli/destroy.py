@@ -9,6 +9,7 @@ import typer
 
 from kimideploy.cli.hosts import HostOptions
 from kimideploy.cli.options import takes
+from kimideploy.views.terminal import tame
 
 EXAMPLES = [
     "kimideploy destroy --host root@gpu1",
@@ -32,4 +33,4 @@ def destroy(
     kept = "with the weights" if weights else "the weights stay"
     confirmed(f"remove all of kimideploy from {place.name}, {kept}", yes=yes)
     gone = place.ask("destroy", tuple[str, ...], weights=weights)
-    sys.stdout.writelines(f"{path}\n" for path in gone)
+    sys.stdout.writelines(tame(f"{path}\n") for path in gone)

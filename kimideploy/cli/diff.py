@@ -9,6 +9,7 @@ import typer
 
 from kimideploy.cli.hosts import HostOptions
 from kimideploy.cli.options import takes
+from kimideploy.views.terminal import tame
 
 EXAMPLES = [
     "kimideploy diff --host root@gpu1",
@@ -34,5 +35,5 @@ def diff(
 
     said = one_place(hosts).ask("diff", str, release=old, other=new)
     if said:
-        sys.stdout.write(f"{said}\n")
+        sys.stdout.write(tame(f"{said}\n"))
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from kimideploy.views.terminal import tame
 
 if TYPE_CHECKING:
     from kimideploy.remote.access import Access
@@ -81,10 +84,14 @@ class HostOptions:
     @property
     def names(self) -> tuple[str, ...]:
         """The hosts that were named, by flags or by kimideploy.yaml; none: this machine."""
+        return self.named(None)
+
+    def named(self, config: Path | None) -> tuple[str, ...]:
+        """The same, where another file than kimideploy.yaml may be the one that counts."""
         from kimideploy.cli.config import read_config  # noqa: PLC0415
 
-        named = tuple(self.host or ()) or read_config(None)[0].hosts
-        return tuple(dict.fromkeys(named))
+        found = tuple(self.host or ()) or read_config(config)[0].hosts
+        return tuple(dict.fromkeys(found))
 
 
 def access_of(options: HostOptions) -> Access:
@@ -112,6 +119,11 @@ def supply_of(options: HostOptions) -> Supply:
     from kimideploy.errors import RequestError  # noqa: PLC0415
     from kimideploy.remote.bootstrap import Supply  # noqa: PLC0415
 
+    if options.index_url is not None and "@" in options.index_url.partition("://")[2]:
+        raise RequestError(
+            "--index-url with a password would be read by every user of the host",
+            hint="put it into the host's uv.toml or ~/.netrc",
+        )
     wheels = options.wheelhouse
     if wheels is not None and not any(wheels.glob("*.whl")):
         raise RequestError(
@@ -162,9 +174,7 @@ def confirmed(question: str, *, yes: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise RequestError(f"{question}: nobody is here to say so", hint="--yes")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not _says_yes(f"{question} [y/N] "):
         raise typer.Abort
 
 
@@ -185,11 +195,20 @@ def _reaches(name: str, options: HostOptions) -> partial[Reached]:
 
 def noted(text: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"note: {text}\n")
+        sys.stderr.write(tame(f"note: {text}\n"))
+
+
+#: one question at a time: an answer must be about what was read last
+_PERSON = threading.Lock()
 
 
 def _trusted(shown: str) -> bool:
-    sys.stderr.write(f"{shown}\nIs it the host's own? [y/N] ")
+    with _PERSON:
+        return _says_yes(f"{shown}\nIs it the host's own? [y/N] ")
+
+
+def _says_yes(question: str) -> bool:
+    sys.stderr.write(tame(question))
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -197,7 +216,11 @@ def _trusted(shown: str) -> bool:
 def _password(prompt: str) -> str:
     import getpass  # noqa: PLC0415
 
-    return getpass.getpass(prompt, stream=sys.stderr)
+    with _PERSON:
+        try:
+            return getpass.getpass(prompt, stream=sys.stderr)
+        except EOFError as error:
+            raise typer.Abort from error
 
 
 def _secret(path: Path | None) -> str | None:

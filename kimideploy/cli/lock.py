@@ -11,6 +11,7 @@ import typer
 from kimideploy.cli.help import examples
 from kimideploy.cli.hosts import HostOptions
 from kimideploy.cli.options import JsonOpt, takes
+from kimideploy.views.terminal import tame
 
 EXAMPLES = [
     "kimideploy lock show --host root@gpu1",
@@ -82,4 +83,4 @@ def break_(
 
     found = one_place(hosts).ask("break", Holder | None, force=force)  # type: ignore[arg-type]
     said = "nobody held it" if found is None else f"ended: {found.who}, {found.why}"
-    sys.stdout.write(f"{said}\n")
+    sys.stdout.write(tame(f"{said}\n"))

@@ -126,7 +126,8 @@ def serve(
     from kimideploy.weights.store import root  # noqa: PLC0415
 
     rehearsal = _rehearsal(rehearse)
-    if hosts.names:
+    hosts = dataclasses.replace(hosts, host=list(hosts.named(options.config)) or None)
+    if hosts.host:
         from kimideploy.cli.deploy import Wishes, deploy  # noqa: PLC0415
 
         _only_here(node=node, once=once, log=log, to=to, rehearsal=rehearsal)
@@ -135,6 +136,7 @@ def serve(
             hosts,
             Wishes(
                 plan=plan,
+                ssh_config=hosts.ssh_config,
                 venv=venv,
                 rehearse=rehearsal is not None,
                 offline=offline,

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from kimideploy.views.terminal import tame
+
 if TYPE_CHECKING:
     from kimideploy.cli.hosts import HostOptions
 
@@ -26,7 +28,7 @@ def told(action: Literal["stop", "start", "restart"], hosts: HostOptions, *, as_
     if as_json:
         sys.stdout.write(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
     else:
-        sys.stdout.writelines(f"{name}  {state}\n" for name, state in said.items())
+        sys.stdout.writelines(tame(f"{name}  {state}\n") for name, state in said.items())
     for state in states:
         if isinstance(state, KimiError):
             raise state

@@ -90,7 +90,8 @@ class Seen:
         """A Python that every user of the host can run, and that is new enough."""
         for line in self.said.get("python", ()):
             words = line.split(" ")
-            if len(words) == 3 and (int(words[1]), int(words[2])) >= _PYTHON:  # noqa: PLR2004
+            version = tuple(int(word) for word in words[1:] if word.isdecimal())
+            if len(version) == 2 and version >= _PYTHON:  # noqa: PLR2004
                 return words[0]
         return None
 

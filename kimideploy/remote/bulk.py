@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,10 +61,15 @@ def _by_rsync(
                 sent[number] = size
                 watch(min(total, sum(sent.values())), total)
 
-        _stream(_words(shell, access, streams[number], where), moved, str(shell.address))
+        _stream(_words(shell, access, streams[number], where), moved, str(shell.address), over)
 
+    over = threading.Event()
     with ThreadPoolExecutor(max_workers=len(streams)) as pool:
-        list(pool.map(stream, range(len(streams))))
+        try:
+            list(pool.map(stream, range(len(streams))))
+        finally:
+            # Why: Ctrl-C ends each rsync, and none is to be started again.
+            over.set()
     watch(total, total)
 
 
@@ -86,30 +92,38 @@ def _words(shell: Shell, access: Access, files: Sequence[Path], where: str) -> l
     ssh += ["-l", address.user] if address.user is not None else []
     ssh += ["-p", str(address.port)] if address.port is not None else []
     words = ["rsync", "--times", "--inplace", "--partial", "--whole-file", "--no-compress",
-             "--info=progress2", "--timeout=30", "--rsh", shlex.join(ssh)]  # fmt: skip
+             "--info=progress2", "--timeout=30", "--protect-args",
+             "--rsh", shlex.join(ssh)]  # fmt: skip
     if shell.sudo == "free":
         words += ["--rsync-path", "sudo -n rsync"]
     host = f"[{address.host}]" if ":" in address.host else address.host
     return [*words, "--", *(str(path) for path in files), f"{host}:{where}/"]
 
 
-def _stream(words: list[str], moved: Callable[[int], None], who: str) -> None:
+def _stream(
+    words: list[str], moved: Callable[[int], None], who: str, over: threading.Event
+) -> None:
+    """Return when one stream is through; raises WeightsError, or nothing where it is *over*."""
     said = b""
     for attempt in range(_TRIES):
+        if attempt and over.wait(2**attempt):
+            return
         # Why --append-verify after a break: what has come is checked and not sent again.
         again = ["--append-verify"] if attempt else []
         now = [words[0], *again, *(w for w in words[1:] if not (again and w == "--whole-file"))]
-        with subprocess.Popen(
-            now, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as child:
-            if child.stdout is None or child.stderr is None:
-                raise AssertionError(child)
-            while data := os.read(child.stdout.fileno(), 1 << 16):
-                found = _BYTES.findall(data.replace(b"\r", b"\n"))
-                if found:
-                    moved(int(re.sub(rb"[,.]", b"", found[-1])))
-            said = child.stderr.read()
-        if child.returncode == 0:
+        with tempfile.TemporaryFile() as errors:
+            with subprocess.Popen(
+                now, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+            ) as child:
+                if child.stdout is None:
+                    raise AssertionError(child)
+                while data := os.read(child.stdout.fileno(), 1 << 16):
+                    found = _BYTES.findall(data.replace(b"\r", b"\n"))
+                    if found:
+                        moved(int(re.sub(rb"[,.]", b"", found[-1])))
+            errors.seek(0)
+            said = errors.read()[-4096:]
+        if child.returncode == 0 or over.is_set():
             return
     last = (said.decode("utf-8", "replace").strip().splitlines() or ["no reason was given"])[-1]
     raise WeightsError(

@@ -56,11 +56,11 @@ def ask(host: Reached, verb: str, kind: type[T], **wish: Any) -> T:
         raise _error(host, ended.status, ended.err)
     try:
         return msgspec.json.decode(ended.out, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MachineError(f"{host.shell.address} answers what is no answer: {error}") from error
 
 
-def follow(
+def follow(  # noqa: C901  what can happen to a line
     reach: Callable[[], Reached],
     host: Reached,
     run: str,
@@ -93,6 +93,8 @@ def follow(
             done = host.shell.run(words, on_out=take)
             if done.status != 0 and not ended:
                 raise _error(host, done.status, done.err)
+            if seen == before and not ended:
+                raise MachineError(f"{host.shell.address} told nothing of the change {run}")
         except Lost as error:
             if seen > before:
                 pause, silent_since = _FIRST, time.monotonic()
@@ -110,7 +112,7 @@ def _again(reach: Callable[[], Reached], host: Reached) -> Reached:
     host.shell.transport.close()
     try:
         return reach()
-    except MachineError:
+    except KimiError:
         return host
 
 
@@ -118,7 +120,7 @@ def _event(line: bytes) -> Event | None:
     """Return the event in *line*; None for one that a newer kimideploy wrote."""
     try:
         found: Event = msgspec.json.decode(line, type=Event)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found
 
@@ -129,9 +131,10 @@ def _error(host: Reached, status: int, err: bytes) -> KimiError:
     for line in reversed(err.decode("utf-8", "replace").splitlines()):
         try:
             told = json.loads(line)["error"]
+            told["exit_code"] = int(told["exit_code"])
         except (ValueError, LookupError, TypeError):
             continue
-        kind = _KINDS.get(int(told.get("exit_code", 3)), MachineError)
+        kind = _KINDS.get(told["exit_code"], MachineError)
         return kind(f"{where}: {told.get('message')}", hint=told.get("hint"))
     last = (err.decode("utf-8", "replace").strip().splitlines() or [f"exit status {status}"])[-1]
     return MachineError(f"{where}: kimideploy over there ended with {status}: {last}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kimideploy.errors import BusyError, MachineError
 from kimideploy.remote.access import Access, may_record, refused
-from kimideploy.remote.address import Address
+from kimideploy.remote.address import Address, parse
 from kimideploy.remote.known_hosts import fingerprint, judge, lines, record
 from kimideploy.remote.settings import Settings, settings
 from kimideploy.remote.transport import Lost
@@ -126,19 +126,25 @@ class _Program:
 def connect(address: Address, access: Access) -> OpenSsh:
     """Return a connection to *address*, its host key checked by ssh; raises as paramiko's does."""
     how = settings(address, access.config)
-    # Why /tmp: the path of a socket may have a hundred signs, and a home folder may lie deep.
-    folder = Path(tempfile.mkdtemp(prefix="kd-"))
+    for word in how.jumps:
+        jump = parse(word)
+        _first_contact(jump, access, settings(jump, access.config))
     words = _words(address, access, how)
     _first_contact(address, access, how)
+    # Why /tmp: the path of a socket may have a hundred signs, and a home folder may lie deep.
+    folder = Path(tempfile.mkdtemp(prefix="kd-"))
     master = [
         *words, "-o", "ControlMaster=auto", "-o", f"ControlPath={folder}/s",
         "-o", "ControlPersist=600",
     ]  # fmt: skip
     transport = OpenSsh(address, master, folder)
-    ended = _try([*master, "--", address.host, "true"], access.timeout + 10)
-    if ended.returncode == _OWN:
+    try:
+        ended = _try([*master, "--", address.host, "true"], access.timeout + 10)
+        if ended.returncode == _OWN:
+            raise _cause(address, how, ended.stderr)  # noqa: TRY301
+    except BaseException:
         transport.close()
-        raise _cause(address, how, ended.stderr)
+        raise
     return transport
 
 
@@ -189,6 +195,8 @@ def _try(words: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
             errors="replace", timeout=seconds, env={**os.environ, "LC_ALL": "C"},
+            # Why a session of its own: no ssh of a jump may ask behind our back on the terminal.
+            start_new_session=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise MachineError(f"ssh made no connection within {seconds:.0f} s") from error

@@ -151,6 +151,8 @@ class _Program:
         status = self._channel.recv_exit_status()
         self._channel.close()
         if status == -1:
+            # Why a moment: a transport that dies lets go of its channels before it says so.
+            self._transport.join(1)
             self._check()
             return _KILLED
         return status
@@ -277,6 +279,9 @@ def _login(
         raise MachineError(f"{address}: no SSH connection: {error}") from error
     except (OSError, EOFError) as error:
         raise MachineError(f"{address}: the connection broke while it was made: {error}") from error
+    except (ValueError, AssertionError, TypeError) as error:
+        # Why: what went wrong in paramiko's own thread, or in a key file, comes up as it is.
+        raise MachineError(f"{address}: no SSH connection: {error}") from error
     return Paramiko(client, address, below)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from kimideploy.apply.events import Ended, Event, Tell
-from kimideploy.errors import KimiError
+from kimideploy.errors import KimiError, MachineError
 from kimideploy.remote import host as remote
 from kimideploy.remote.bootstrap import Reached
+from kimideploy.remote.transport import Lost
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,10 +68,13 @@ class Here:
 
     def print(self, argv: Sequence[str], /) -> int:
         """Run it here."""
-        return subprocess.run(list(argv), check=False, stdin=subprocess.DEVNULL).returncode
+        try:
+            return subprocess.run(list(argv), check=False, stdin=subprocess.DEVNULL).returncode
+        except FileNotFoundError as error:
+            raise MachineError(f"{argv[0]} is not here") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class There:
     """A host behind a connection. `again` makes a new one when it breaks."""
 
@@ -83,12 +87,21 @@ class There:
         return str(self.reached.shell.address)
 
     def ask(self, verb: str, kind: type[T], /, **wish: Any) -> T:
-        """Return the answer."""
-        return remote.ask(self.reached, verb, kind, **wish)
+        """Return the answer; a connection that broke in the meantime is made anew, once."""
+        try:
+            return remote.ask(self.reached, verb, kind, **wish)
+        except Lost:
+            self.reached = self.again()
+            return remote.ask(self.reached, verb, kind, **wish)
 
     def follow(self, run: str, tell: Tell, note: Callable[[str], None], /) -> Ended:
         """Return how it ended."""
-        return remote.follow(self.again, self.reached, run, tell, note=note)
+
+        def again() -> Reached:
+            self.reached = self.again()
+            return self.reached
+
+        return remote.follow(again, self.reached, run, tell, note=note)
 
     def print(self, argv: Sequence[str], /) -> int:
         """Run it over there."""
@@ -111,7 +124,25 @@ def each(items: Sequence[T], work: Callable[[T], R]) -> list[R | KimiError]:
         except KimiError as error:
             return error
 
-    if len(items) == 1:
-        return [guarded(items[0])]
-    with ThreadPoolExecutor(max_workers=max(1, min(len(items), 32))) as pool:
-        return list(pool.map(guarded, items))
+    found: dict[int, R | KimiError] = {}
+    trouble: list[BaseException] = []
+
+    def one(index: int, item: T) -> None:
+        try:
+            found[index] = guarded(item)
+        except BaseException as error:  # noqa: BLE001  raised below, where the caller is
+            trouble.append(error)
+
+    # Why daemons and no pool: Ctrl-C must not wait for hosts that are still at work.
+    threads = [
+        threading.Thread(target=one, args=pair, daemon=True) for pair in enumerate(items[1:], 1)
+    ]
+    for thread in threads:
+        thread.start()
+    if items:
+        one(0, items[0])
+    for thread in threads:
+        thread.join()
+    if trouble:
+        raise trouble[0]
+    return [found[index] for index in range(len(items))]

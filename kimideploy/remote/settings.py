@@ -16,6 +16,15 @@ from kimideploy.errors import RequestError
 from kimideploy.remote.address import Address
 
 _PORT = 22
+#: what paramiko can't do: the values that ask for nothing, and what any other means
+_BEYOND = {
+    "proxycommand": (("none",), "a ProxyCommand"),
+    "revokedhostkeys": (("none",), "a list of revoked host keys"),
+    "knownhostscommand": (("none",), "a KnownHostsCommand"),
+    "pkcs11provider": (("none",), "a smart card"),
+    "hostbasedauthentication": (("no", "false"), "host-based authentication"),
+    "identityagent": (("SSH_AUTH_SOCK", "none"), "an agent of its own"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +87,9 @@ def settings(address: Address, config: Path | None) -> Settings:
 
 
 def _beyond(asked: Mapping[str, Sequence[str]], identities: Sequence[Path]) -> str | None:
-    if asked.get("proxycommand", ["none"])[0] != "none":
-        return "a ProxyCommand"
-    if asked.get("pkcs11provider", ["none"])[0] != "none":
-        return "a smart card"
-    if asked.get("hostbasedauthentication", ["no"])[0] in ("yes", "true"):
-        return "host-based authentication"
+    for name, (usual, what) in _BEYOND.items():
+        if asked.get(name, [usual[0]])[0] not in usual:
+            return what
     for path in identities:
         try:
             public = path.with_name(f"{path.name}.pub").read_bytes()
@@ -99,10 +105,13 @@ def _from_ssh(address: Address, config: Path | None) -> dict[str, list[str]]:
     words += ["-F", str(config)] if config is not None else []
     words += ["-l", address.user] if address.user is not None else []
     words += ["-p", str(address.port)] if address.port is not None else []
-    ended = subprocess.run(
-        [*words, "--", address.host], capture_output=True, text=True, check=False,
-        stdin=subprocess.DEVNULL, errors="replace", timeout=30,
-    )  # fmt: skip
+    try:
+        ended = subprocess.run(
+            [*words, "--", address.host], capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL, errors="replace", timeout=30,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise RequestError("ssh -G does not end: a Match exec hangs") from error
     if ended.returncode != 0:
         said = (ended.stderr.strip().splitlines() or ["?"])[-1]
         raise RequestError(f"ssh can't read its configuration: {said}")

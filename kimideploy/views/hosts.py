@@ -90,8 +90,11 @@ class _Json:
         self.take(name, Noted(text=text))
 
     def ended(self, name: str, found: Ended | KimiError) -> None:
-        if isinstance(found, Ended):
-            self.take(name, found)
+        if isinstance(found, KimiError):
+            found = Ended(
+                result="failed", code=found.exit_code, message=found.message, hint=found.hint
+            )
+        self.take(name, found)
 
 
 class _One:
@@ -134,7 +137,7 @@ class _Lines:
 
     def _say(self, name: str, text: str) -> None:
         with self._lock:
-            err.print(Text(f"{name}  {text}"), soft_wrap=True)
+            err.print(Text(tame(f"{name}  {text}")), soft_wrap=True)
 
 
 class _Table:
@@ -165,13 +168,13 @@ class _Table:
     def note(self, name: str, text: str) -> None:
         with self._lock:
             mark, step, _ = self._rows.get(name, ("·", "", ""))
-            self._rows[name] = (mark, step, text)
+            self._rows[name] = (mark, step, tame(text))
 
     def ended(self, name: str, found: Ended | KimiError) -> None:
         good = isinstance(found, Ended) and found.code == 0
         text = found.message if not good else _done(found)
         with self._lock:
-            self._rows[name] = ("✓" if good else "✗", self._rows[name][1], text or "")
+            self._rows[name] = ("✓" if good else "✗", self._rows[name][1], tame(text or ""))
 
     def _shown(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
@@ -189,13 +192,13 @@ def _answer(name: str, found: Ended | KimiError) -> None:
     """Say on stdout where a host serves; its failure is told as the error it is."""
     if isinstance(found, KimiError) or found.code != 0:
         return
-    err.print(Text(f"{name}  {_done(found)}"), soft_wrap=True)
+    err.print(Text(tame(f"{name}  {_done(found)}")), soft_wrap=True)
     if found.url is not None and name != "this machine":
         port = found.url.rpartition(":")[2]
         tunnel = f"ssh -N -L {port}:127.0.0.1:{port} {name}"
         err.print(Text(f"from here: {tunnel}", style="dim"), soft_wrap=True)
     if found.url is not None:
-        out.print(f"{found.url}/v1", highlight=False, soft_wrap=True)
+        out.print(tame(f"{found.url}/v1"), highlight=False, soft_wrap=True)
 
 
 def _done(found: Ended | KimiError) -> str:
@@ -314,7 +317,7 @@ def holder_line(holder: Holder | None) -> str:
     until = ""
     if holder.until is not None:
         until = time.strftime(", until %Y-%m-%d %H:%M:%S UTC", time.gmtime(holder.until))
-    return f"{holder.who} since {since}{until}: {holder.why}"
+    return tame(f"{holder.who} since {since}{until}: {holder.why}")
 
 
 def as_json(value: Any) -> str:

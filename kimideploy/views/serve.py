@@ -41,6 +41,7 @@ from kimideploy.apply.events import (
 )
 from kimideploy.views.amounts import span
 from kimideploy.views.pull import Lines
+from kimideploy.views.terminal import tame
 from kimideploy.weights.events import Event as WeightsEvent
 
 _MARKS = {
@@ -160,7 +161,7 @@ class _Plain:
         """Show the last lines of the log, and where more is told; the error says the rest."""
         self.err.print(Text(f"\nthe last lines of {event.log}:\n"), soft_wrap=True)
         for line in event.lines:
-            self.err.print(Text(f"    {line}"), soft_wrap=True)
+            self.err.print(Text(tame(f"    {line}")), soft_wrap=True)
         self.err.print()
         if event.link is not None:
             self.show(_Row("·", "dim", "known", event.link))
@@ -263,8 +264,8 @@ class _Live(_Plain):
         bar: RenderableType = Text()
         if stage.total:
             bar = ProgressBar(total=stage.total, completed=stage.done or 0, width=_BAR)
-        table.add_row(Spinner("dots", style="cyan"), stage.stage, bar, _far(stage))
-        last = Text(f"    {self._last}", style="dim", no_wrap=True, overflow="ellipsis")
+        table.add_row(Spinner("dots", style="cyan"), tame(stage.stage), bar, _far(stage))
+        last = Text(tame(f"    {self._last}"), style="dim", no_wrap=True, overflow="ellipsis")
         return Group(table, last) if self._last else table
 
 
@@ -279,7 +280,7 @@ class _Row:
 
     def text(self) -> Text:
         """One line, however long."""
-        rest = f" {self.name:<{_NAME}} {self.said}".rstrip()
+        rest = tame(f" {self.name:<{_NAME}} {self.said}".rstrip())
         return Text.assemble("  ", (self.mark, self.style), rest)
 
     def grid(self) -> Table:
@@ -289,7 +290,7 @@ class _Row:
         table.add_column(width=_NAME, style="bold" if self.style == "red" else "")
         style = self.style if self.style in ("dim", "yellow") else ""
         table.add_column(style=style, overflow="fold")
-        table.add_row(self.mark, Text(self.name), Text(self.said))
+        table.add_row(self.mark, Text(tame(self.name)), Text(tame(self.said)))
         return table
 
 

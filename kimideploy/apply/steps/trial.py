@@ -202,7 +202,7 @@ def _wait_for_word(work: Work) -> None:
     on_trial = pending(work.home)
     if on_trial is None or on_trial.until is None:
         return
-    work.tell(Awaiting(run=work.run, until=on_trial.until))
+    work.tell(Awaiting(run=work.run, until=on_trial.until, nodes=work.plan.candidate.nodes))
     while (found := pending(work.home)) is not None and found.until is not None:
         if time.time() > found.until:
             raise EngineError(
