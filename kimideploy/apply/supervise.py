@@ -267,7 +267,15 @@ class _pulse:  # noqa: N801  a context
             if self._teller.job.launch.headless:
                 self._teller.notifier.alive()
             else:
-                count = self._teller.beat(self._client, count, every)
+                count = self._beaten(count, every)
+
+    def _beaten(self, count: float | None, every: float) -> float | None:
+        try:
+            return self._teller.beat(self._client, count, every)
+        except Exception as error:  # noqa: BLE001
+            # Why all: this thread must go on asking, or a healthy engine would be ended.
+            print(f"the watchdog's question failed: {error!r}", flush=True)  # noqa: T201
+            return count
 
 
 def _said(report: Report) -> str:

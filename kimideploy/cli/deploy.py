@@ -85,12 +85,29 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
         if len(missing) == len(orders):
             return
         orders = [(p, o) for (p, o), one in zip(orders, found, strict=True) if one.is_ready]
-    if wishes.hub_token is not None and not wishes.dry_run:
-        for reached in found:
-            _give_token(reached, wishes.hub_token)
-    if wishes.bundle is not None and not wishes.dry_run:
-        orders = _sent(orders, found, access, wishes.bundle)
+    if not wishes.dry_run:
+        orders = _supplied(orders, found, hosts, wishes)
     applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
+
+
+def _supplied(
+    orders: list[tuple[Place, Order]],
+    found: Sequence[Reached],
+    hosts: HostOptions,
+    wishes: Wishes,
+) -> list[tuple[Place, Order]]:
+    """Return the orders after the hosts were sent what they can't get by themselves."""
+    from kimideploy.cli.hosts import access_of  # noqa: PLC0415
+    from kimideploy.remote.bootstrap import send_wheels  # noqa: PLC0415
+
+    for (_, order), reached in zip(orders, found, strict=True):
+        if hosts.wheelhouse is not None and order.engine.kind == "install":
+            send_wheels(reached.shell, hosts.wheelhouse, reached.top)
+        if wishes.hub_token is not None:
+            _give_token(reached, wishes.hub_token)
+    if wishes.bundle is not None:
+        return _sent(orders, found, access_of(hosts), wishes.bundle)
+    return orders
 
 
 def _give_token(reached: Reached, path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kimideploy.conformance.client import Client, Unreachable
 
 _LINE = re.compile(
-    r"^([a-z_]+:[a-z_]+)(?:\{[^}\n]*\})? ([0-9.]+(?:[eE][-+]?[0-9]+)?)$", re.MULTILINE
+    r"^([a-z_]+:[a-z_]+)(?:\{[^}\n]*\})? ([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)$", re.MULTILINE
 )
 #: vLLM 0.32, SGLang 0.5 and llama.cpp; older names of vLLM last
 _RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")

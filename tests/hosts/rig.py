@@ -160,7 +160,7 @@ class Rig:
         """Return the argv of a command for hosts."""
         named = [word for host in hosts for word in ("--host", host)]
         reach = ["--ssh-config", str(self.config)]
-        if command[0] not in ("inspect", "report"):
+        if command[0] != "inspect" and "--wheelhouse" not in command:
             reach += ["--wheelhouse", str(self.wheels)]
         return [sys.executable, "-m", "kimideploy", *command, *named, *reach]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +92,33 @@ def test_a_host_is_planned_for(rig: Rig, both: list[str]) -> None:
     assert 0 == ended.returncode, ended.stderr
     assert "8×h200 TP8" in status["candidate"]
     assert 0 == rig.run("upgrade", host=both[0]).returncode
+
+
+def test_an_engine_is_installed(rig: Rig, both: list[str], tmp_path: Path) -> None:
+    """Without --venv the engine of the pinned version is installed by uv, and checked by import."""
+    wheels = tmp_path / "wheels"
+    shutil.copytree(rig.wheels, wheels)
+    engine = (Path(__file__).parents[1] / "flows/engine.py").read_text("utf-8")
+    _wheel(wheels, "vllm", "0.32.0", engine)
+    _wheel(wheels, "tiktoken", "0.9", "")
+    _wheel(wheels, "blobfile", "3.0", "raise ImportError('no lxml')\n")
+    plan = str(rig.plan(tmp_path))
+
+    rig.run("status", host=both[0])
+    dry = rig.run("serve", "--plan", plan, "--dry-run", "--wheelhouse", str(wheels), host=both[0])
+    broken = rig.run("serve", "--plan", plan, "--wheelhouse", str(wheels), host=both[0])
+    _wheel(wheels, "blobfile", "3.1", "# now it can be imported\n")
+    whole = rig.run("serve", "--plan", plan, "--wheelhouse", str(wheels), host=both[0])
+    again = rig.run("serve", "--plan", plan, "--wheelhouse", str(wheels), host=both[0])
+
+    assert "engine: uv pip install vllm==0.32.0 tiktoken blobfile" in dry.stdout, dry.stderr
+    assert 5 == broken.returncode
+    assert "can't be imported: ImportError: no lxml" in broken.stderr
+    assert 0 == whole.returncode, whole.stderr
+    assert "/opt/kimideploy/engines/vllm-0.32.0/bin" in rig.sh(
+        2, "cat /etc/systemd/system/kimideploy.service"
+    )
+    assert "nothing was to be done" in again.stderr
 
 
 def test_words_arrive_as_they_are(rig: Rig, both: list[str], tmp_path: Path) -> None:
@@ -188,3 +217,18 @@ def _quoted(word: str) -> str:
     import shlex  # noqa: PLC0415
 
     return shlex.quote(word)
+
+
+def _wheel(folder: Path, name: str, version: str, code: str) -> None:
+    """Write a wheel with one module, which its program of the same name runs."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": code,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in files)
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)

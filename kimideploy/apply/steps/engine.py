@@ -68,7 +68,7 @@ class EngineStep:
     def _words(self, work: Work) -> tuple[str, ...]:
         site = sites(work.plan, work.catalog)[work.order.node]
         vendor: Literal["nvidia", "amd"] = "amd" if site.amd else "nvidia"
-        wanted = work.plan.pins.requirements
+        wanted = work.plan.pins.requirements or site.engine.install.requirements.get(vendor, ())
         if not wanted:
             raise RequestError(
                 f"{site.engine.name} can't be installed by pip: {site.engine.install.note or ''}",

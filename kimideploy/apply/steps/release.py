@@ -115,11 +115,13 @@ class CheckStep:
 
 def job_of(work: Work) -> Job:
     """Return how this host's part of the plan is run, and how its endpoint is asked."""
+    venv = work.venv
     return job(
         work.plan,
         work.catalog,
         node=work.order.node,
-        venv=work.venv,
+        # Why only then: what is looked at before it is made has no environment yet.
+        venv=venv if venv is not None and venv.is_dir() else None,
         log=Path(os.devnull),
         ready_timeout=quiet(work),
         rehearsal="stand-in" if work.is_rehearsal else None,
