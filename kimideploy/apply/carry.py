@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -29,16 +30,17 @@ from kimideploy.apply.release import (
     release,
     releases,
 )
-from kimideploy.apply.steps.base import Step, Work
+from kimideploy.apply.steps.base import Step, Work, program
 from kimideploy.apply.steps.engine import EngineStep
 from kimideploy.apply.steps.place import Place
 from kimideploy.apply.steps.release import CheckStep, ReleaseStep, job_of
 from kimideploy.apply.steps.secrets import SecretsStep
 from kimideploy.apply.steps.trial import CurrentStep, PruneStep, ReadyStep, SmokeStep
-from kimideploy.apply.steps.unit import UnitStep
+from kimideploy.apply.steps.unit import START, UnitStep, back_to
 from kimideploy.apply.steps.weights import WeightsStep
 from kimideploy.apply.systemd import Systemd
-from kimideploy.errors import EngineError, KimiError
+from kimideploy.engines import complete
+from kimideploy.errors import BusyError, EngineError, KimiError
 
 STEPS: tuple[Step, ...] = (
     Place(),
@@ -56,6 +58,7 @@ STEPS: tuple[Step, ...] = (
 #: what a release that is here already still has to go through
 _TRIAL = tuple(step for step in STEPS if not isinstance(step, (ReleaseStep, WeightsStep)))
 _INTERRUPTED, _BUG = 130, 70
+_DEAD_MAN = "the dead man"
 
 
 def look(home: Home, order: Order, number: int | None = None) -> tuple[Looked, ...]:
@@ -67,8 +70,11 @@ def look(home: Home, order: Order, number: int | None = None) -> tuple[Looked, .
     return tuple(Looked(step.name, step.look(work)) for step in _steps(number))
 
 
-def carry(home: Home, run: str, *, wait: float = 0) -> int:
-    """Return the exit code of *run*, carried out and told in its file."""
+def carry(home: Home, run: str, *, wait: float = 0, alone: bool = False) -> int:
+    """Return the exit code of *run*, carried out and told in its file.
+
+    *alone*: it is the dead man's, and nobody is asked for a word anew.
+    """
     order = runs.order_of(home, run)
     number = runs.release_of(home, run)
     what = f"return to release {number}" if number is not None else _what(order)
@@ -78,6 +84,7 @@ def carry(home: Home, run: str, *, wait: float = 0) -> int:
             with held(home, who=order.who, why=what, run=run, wait=wait):
                 caught.allow()
                 work = _work(home, order, run, tell, number)
+                work.alone = alone
                 ended = _carried(work, _steps(number), "apply" if number is None else "rollback")
                 caught.shield()
         except (KimiError, KeyboardInterrupt) as error:
@@ -91,16 +98,34 @@ def settle(home: Home) -> bool:
 
     This is what the dead man does. Somebody who sees to it is left alone.
     """
-    on_trial = pending(home)
     found = holder(home)
     if found is not None and found.pid is not None:
         return False
-    if on_trial is None:
-        disarm(home, Systemd(home.scope))
+    systemd = Systemd(home.scope)
+    try:
+        with held(home, who=found.who if found is not None else _DEAD_MAN, why="look"):
+            on_trial = pending(home)
+            if on_trial is None:
+                disarm(home, systemd)
+                return False
+            try:
+                order = release(home, on_trial.release).order()
+            except (KimiError, OSError) as error:
+                # Why so: what can't be read can't be proved, and the release before can serve.
+                back_to(home, systemd, current(home))
+                said = f"release {on_trial.release} can't be read: {error}"
+                Journal(home).add(
+                    Entry(at=now(), who=_DEAD_MAN, action="rollback", result="undone", said=said)
+                )
+                return True
+    except BusyError:
         return False
-    left = release(home, on_trial.release)
-    run = runs.begin(home, left.order(), left.number)
-    carry(home, run)
+    if found is not None and found.who != order.who:
+        return False
+    run = runs.begin(home, order, on_trial.release)
+    # Why a unit of its own: it is seen, followed and broken off like any other change.
+    words = [program(home), "host", "carry", run, "--alone"]
+    systemd.detach(f"kimideploy-run-{run}", words)
     return True
 
 
@@ -153,7 +178,8 @@ def _verify(step: Step, work: Work) -> None:
     """Raise EngineError if a step that was done still finds something to do."""
     if isinstance(step, (CheckStep, ReadyStep)):
         return
-    left = step.look(work)
+    # Why not starting: whether it comes up is for the step after to judge.
+    left = [change for change in step.look(work) if change.what != START]
     if left:
         raise EngineError(f"{step.name} was done, and is not as it is to be: {left[0].what}")
 
@@ -172,10 +198,13 @@ def _taken_back(work: Work, passed: list[Step], error: BaseException, note: obje
             if step.undo(work):
                 undone = True
                 work.tell(Stepped(step=step.name, state="undone"))
-        except KimiError as other:
-            work.tell(Noted(text=f"{step.name} could not be taken back: {other.message}"))
-    note("undone" if undone else "failed", said=failed.message)  # type: ignore[operator]
-    serving = work.previous.number if work.previous is not None else None
+        except (KimiError, OSError) as other:
+            work.tell(Noted(text=f"{step.name} could not be taken back: {other}"))
+    with suppress(OSError):
+        note("undone" if undone else "failed", said=failed.message)  # type: ignore[operator]
+    here = current(work.home)
+    up = work.systemd.show().active in ("active", "activating")
+    serving = here.number if here is not None and up else None
     rolled_back = undone and serving is not None
 
     return msgspec.structs.replace(
@@ -203,17 +232,19 @@ def _work(home: Home, order: Order, run: str, tell: Tell, number: int | None) ->
     """Return what the steps work on: a release that is here where the same was asked before."""
     before = current(home)
     chosen = release(home, number) if number is not None else _same(home, order, before)
+    catalog = catalog_of(order)
     if chosen is not None and before is not None and chosen.number == before.number:
         chosen = before
     return Work(
         home=home,
         systemd=Systemd(home.scope),
         order=order,
-        catalog=catalog_of(order),
+        catalog=catalog,
         tell=tell,
         clock=SystemClock(),
         run=run,
-        plan=chosen.plan() if chosen is not None else order.plan,
+        # Why completed here: words, keys and paths of a unit are ours, whatever a plan's file says.
+        plan=chosen.plan() if chosen is not None else complete(order.plan, catalog),
         previous=before,
         number=next_number(home),
         release=chosen if number is not None or chosen is not before else None,

@@ -14,7 +14,7 @@ from kimideploy.apply import deadman, runs
 from kimideploy.apply.answers import Action, Begun, Entry, History, Holder, Looked, Past
 from kimideploy.apply.carry import look
 from kimideploy.apply.events import Ended
-from kimideploy.apply.files import remove, text
+from kimideploy.apply.files import remove, text, write
 from kimideploy.apply.home import UNIT, USER, Home
 from kimideploy.apply.job import job
 from kimideploy.apply.journal import Journal, now
@@ -25,6 +25,7 @@ from kimideploy.apply.steps.base import difference, program
 from kimideploy.apply.steps.unit import TARGET
 from kimideploy.apply.systemd import Systemd, is_running
 from kimideploy.errors import BusyError, MachineError, RequestError
+from kimideploy.render.quoting import file_assignment
 
 #: what a run finds in its environment besides systemd's own: how the hub is reached
 _PASSED = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY",
@@ -62,7 +63,10 @@ def begin(home: Home, order: Order, number: int | None = None, *, wait: float = 
     if token.is_file():
         environment["HF_TOKEN_PATH"] = str(token)
     words = [program(home), "host", "carry", run, *(["--wait", f"{wait:g}"] if wait else [])]
-    Systemd(home.scope).detach(f"kimideploy-run-{run}", words, environment)
+    file = home.runs / run / "env"
+    lines = [f"{file_assignment(name, value)}\n" for name, value in environment.items()]
+    write(file, "".join(lines).encode(), mode=0o600)
+    Systemd(home.scope).detach(f"kimideploy-run-{run}", words, file)
     return Begun(looked=steps, run=run)
 
 
@@ -188,6 +192,9 @@ def break_lock(home: Home, who: str, *, force: bool, run: str = "") -> Holder | 
             )
         if running.run is not None:
             Systemd(home.scope).stop(f"kimideploy-run-{running.run}.service")
+        after = holder(home)
+        if after is not None and after.pid == running.pid:
+            raise BusyError(f"{running.who}'s change does not end: {running.why}")
         _note(home, "lock", who, f"ended {running.who}'s change")
         return running
     found = release_hold(home)

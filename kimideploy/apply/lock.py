@@ -42,11 +42,15 @@ def held(
     """Hold this host; BusyError after *wait* seconds if someone else does."""
     clock = clock or SystemClock()
     until = clock.now() + wait
-    handle = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    home.state.mkdir(parents=True, exist_ok=True)
+    # Why 0600: whoever may open it may lock it, and nobody else is to stop a change.
+    handle = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        os.fchmod(handle, 0o600)
         while not _free(home, handle, who):
-            if clock.now() >= until:
-                raise _busy(holder(home))
+            # Why asked: somebody who only looked may have been in the way for a moment.
+            if clock.now() >= until and (found := holder(home)) is not None:
+                raise _busy(found)
             clock.sleep(_TICK)
         mine = Holder(who=who, why=why, since=round(time.time(), 3), pid=os.getpid(), run=run)
         os.ftruncate(handle, 0)
@@ -66,6 +70,7 @@ def refuse_if_held(home: Home, who: str) -> None:
 
 def keep_out(home: Home, *, who: str, why: str, seconds: float) -> Holder:
     """Return the hold that now keeps everybody but *who* from changing this host."""
+    home.state.mkdir(parents=True, exist_ok=True)
     refuse_if_held(home, who)
     now = round(time.time(), 3)
     hold = Holder(who=who, why=why, since=now, until=now + seconds)
@@ -76,7 +81,8 @@ def keep_out(home: Home, *, who: str, why: str, seconds: float) -> Holder:
 def release_hold(home: Home) -> Holder | None:
     """Return the hold that is over now, None if there was none."""
     found = _hold(home)
-    remove(_path(home))
+    if _path(home).exists():
+        remove(_path(home))
     return found
 
 
@@ -121,9 +127,7 @@ def _hold(home: Home) -> Holder | None:
     return None
 
 
-def _busy(found: Holder | None) -> BusyError:
-    if found is None:
-        return BusyError("this host was being changed until now", hint="try again")
+def _busy(found: Holder) -> BusyError:
     since = time.strftime("%H:%M:%S UTC", time.gmtime(found.since))
     if found.until is not None:
         until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.until))

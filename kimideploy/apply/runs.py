@@ -79,7 +79,9 @@ def written_down(home: Home, run: str) -> Iterator[Tell]:
     fcntl.flock(handle, fcntl.LOCK_EX)
 
     def tell(event: Event) -> None:
-        os.write(handle, msgspec.json.encode(event) + b"\n")
+        # Why suppress: on a full disk nobody may read it, and the change must be taken back.
+        with suppress(OSError):
+            os.write(handle, msgspec.json.encode(event) + b"\n")
 
     try:
         yield tell

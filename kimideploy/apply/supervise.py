@@ -48,8 +48,10 @@ _USAGE = 2
 _MARGIN, _OFTEN = 60.0, 1.0
 #: seconds in which an engine that broke off an answer is seen to be dying
 _DYING = 1.0
-#: a token is asked for this many times within what the watchdog allows
-_BEATS = 3
+_TICK = 0.2
+#: a token is asked for this many times within what the watchdog allows, and may be late by this
+#: share of it
+_BEATS, _LATE = 10, 0.6
 
 
 def of_release(home: Home, number: int) -> int:
@@ -193,13 +195,26 @@ class Teller:
     def token_of(self, client: Client) -> None:
         """Return when a token came; raises EngineError if none comes."""
         self.notifier.extend(self.job.quiet + _MARGIN)
-        try:
-            token(client, self.job.promise.model, timeout=self.job.quiet)
-        except Unreachable as error:
+        failed: list[Unreachable] = []
+
+        def ask() -> None:
+            try:
+                token(client, self.job.promise.model, timeout=self.job.quiet)
+            except Unreachable as error:
+                failed.append(error)
+
+        # Why beside: an engine whose log nobody reads stops at a full pipe, and no token comes.
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        while asking.is_alive():
+            if self.watch is not None:
+                self.watch.still_running()
+            asking.join(_TICK)
+        if failed:
             if self.watch is not None:
                 # Why: an engine that broke off is most often about to die, and its log says why.
                 self.watch.still_running(wait=_DYING)
-            raise EngineError(f"the engine is healthy, and no token came: {error}") from error
+            raise EngineError(f"the engine is healthy, and no token came: {failed[0]}")
         self._change(token=round(time.time(), 3))
 
     def beat(self, client: Client, before: float | None, patience: float) -> float | None:
@@ -267,7 +282,7 @@ class _pulse:  # noqa: N801  a context
             if self._teller.job.launch.headless:
                 self._teller.notifier.alive()
             else:
-                count = self._beaten(count, every)
+                count = self._beaten(count, _LATE * within)
 
     def _beaten(self, count: float | None, every: float) -> float | None:
         try:

@@ -97,14 +97,16 @@ class Systemd:
         self._try("systemctl", "stop", "--", unit)
         self._try("systemctl", "reset-failed", "--", unit)
 
-    def detach(self, unit: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Have *argv* run as the transient *unit*, which outlives whoever asked for it."""
-        # Why names alone: a value may be a proxy with its password, and argv is read by everybody.
-        names = [f"--setenv={name}" for name in environment]
+    def detach(self, unit: str, argv: Sequence[str], environment: Path | None = None) -> None:
+        """Have *argv* run as the transient *unit*, which outlives whoever asked for it.
+
+        *environment* is a file of NAME=value. Why no words: systemd shows those to everybody, and
+        a proxy's address may hold its password.
+        """
+        file = [f"--property=EnvironmentFile={environment}"] if environment is not None else []
         self._run(
             "systemd-run", f"--unit={unit}", "--collect", "--quiet", "--no-ask-password",
-            "--property=KillMode=mixed", "--property=TimeoutStopSec=5min", *names, "--", *argv,
-            environment=environment,
+            "--property=KillMode=mixed", "--property=TimeoutStopSec=5min", *file, "--", *argv,
         )  # fmt: skip
 
     def verify(self, unit: Path) -> str:
@@ -116,8 +118,8 @@ class Systemd:
         lines = [line for line in ended.stderr.splitlines() if unit.name in line]
         return "\n".join(lines)
 
-    def _run(self, program: str, *words: str, environment: Mapping[str, str] | None = None) -> str:
-        ended = self._ended(program, *words, environment=environment)
+    def _run(self, program: str, *words: str) -> str:
+        ended = self._ended(program, *words)
         if ended.returncode != 0:
             said = ended.stderr.strip().splitlines()
             why = said[0] if said else f"exit {ended.returncode}"
@@ -130,14 +132,11 @@ class Systemd:
     def _try(self, program: str, *words: str) -> None:
         self._ended(program, *words)
 
-    def _ended(
-        self, program: str, *words: str, environment: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def _ended(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         argv = [program, *self._user, *words]
-        found = {**_environment(), **(environment or {})}
         try:
             return subprocess.run(
-                argv, capture_output=True, text=True, check=False, env=found,
+                argv, capture_output=True, text=True, check=False, env=_environment(),
                 errors="replace", stdin=subprocess.DEVNULL, timeout=_PATIENCE,
             )  # fmt: skip
         except FileNotFoundError as error:

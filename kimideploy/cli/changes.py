@@ -66,7 +66,9 @@ def watched(
     from kimideploy.views.hosts import shown  # noqa: PLC0415
 
     ended = dict(before or {})
-    together = _Together(failed=any(isinstance(one, KimiError) for one in ended.values()))
+    together = _Together(
+        failed=any(isinstance(one, KimiError) for one in ended.values()), well=len(ended)
+    )
     names = [*ended, *(place.name for place, _ in runs)]
     try:
         with shown(names, as_json=as_json) as board:
@@ -129,9 +131,9 @@ def replanned(place: Place, hosts: HostOptions, profiles: Sequence[Path]) -> Ord
 class _Together:
     """Nodes of one model: each is confirmed when all are well, and given up when one is not."""
 
-    def __init__(self, *, failed: bool) -> None:
+    def __init__(self, *, failed: bool, well: int) -> None:
         self._waiting: dict[str, tuple[Place, str]] = {}
-        self._failed = failed
+        self._failed, self._well, self._nodes = failed, well, 0
         self._lock = threading.Lock()
 
     def take(self, place: Place, event: Event) -> None:
@@ -141,23 +143,26 @@ class _Together:
         if not isinstance(event, Awaiting):
             return
         with self._lock:
-            failed = self._failed
+            self._nodes = event.nodes
             self._waiting[place.name] = (place, event.run)
-            waiting = list(self._waiting.values())
-        if failed:
-            _each_of(waiting, "break", force=True)
-        elif len(waiting) >= event.nodes:
-            _each_of(waiting, "confirm")
+        self._judge()
 
     def over(self, place: Place, ended: Ended) -> None:
         """Take in that a node has ended; if it failed, those that wait need wait no longer."""
         with self._lock:
             self._waiting.pop(place.name, None)
-            if ended.code == 0:
-                return
-            self._failed = True
-            waiting = list(self._waiting.values())
-        _each_of(waiting, "break", force=True)
+            self._well += ended.code == 0
+            self._failed = self._failed or ended.code != 0
+        self._judge()
+
+    def _judge(self) -> None:
+        with self._lock:
+            failed, waiting = self._failed, list(self._waiting.values())
+            ready = len(waiting) + self._well >= self._nodes
+        if waiting and failed:
+            _each_of(waiting, "break", force=True)
+        elif waiting and ready:
+            _each_of(waiting, "confirm")
 
 
 def _each_of(waiting: Sequence[tuple[Place, str]], verb: str, **wish: bool) -> None:

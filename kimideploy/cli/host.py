@@ -34,11 +34,16 @@ def run(
 
 
 @app.command()
-def carry(run: str, *, wait: Annotated[float, typer.Option()] = 0) -> None:
+def carry(
+    run: str,
+    *,
+    wait: Annotated[float, typer.Option()] = 0,
+    alone: Annotated[bool, typer.Option("--alone")] = False,
+) -> None:
     """Carry out a run, as a unit of its own."""
     from kimideploy.apply.carry import carry as carried  # noqa: PLC0415
 
-    raise typer.Exit(carried(_home(), run, wait=wait))
+    raise typer.Exit(carried(_home(), run, wait=wait, alone=alone))
 
 
 @app.command()

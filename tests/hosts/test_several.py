@@ -115,7 +115,7 @@ def test_an_engine_is_installed(rig: Rig, both: list[str], tmp_path: Path) -> No
     assert 5 == broken.returncode
     assert "can't be imported: ImportError: no lxml" in broken.stderr
     assert 0 == whole.returncode, whole.stderr
-    assert "/opt/kimideploy/engines/vllm-0.32.0/bin" in rig.sh(
+    assert "/opt/kimideploy/engines/vllm-0.32.0-" in rig.sh(
         2, "cat /etc/systemd/system/kimideploy.service"
     )
     assert "nothing was to be done" in again.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,8 @@ class Work:
     previous: Release | None
     number: int
     release: Release | None = None
+    #: nobody watches: the dead man goes on with what was begun
+    alone: bool = False
 
     @property
     def venv(self) -> Path | None:
@@ -53,7 +56,9 @@ def venv_of(home: Home, order: Order, plan: Plan) -> Path | None:
         case "venv":
             return Path(str(order.engine.path))
         case "install":
-            return home.engine(f"{plan.candidate.engine}-{plan.pins.engine_version}")
+            # Why the words, too: what is made anew must not be what the release before runs from.
+            words = sha256(repr(plan.pins.requirements).encode()).hexdigest()[:8]
+            return home.engine(f"{plan.candidate.engine}-{plan.pins.engine_version}-{words}")
         case _:
             return None
 

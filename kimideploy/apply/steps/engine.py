@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,8 @@ from kimideploy.errors import EngineError, MachineError, RequestError
 _SHARED = "/usr/local/bin:/usr/bin:/bin"
 #: written last, with what was installed: an environment without it is half made
 _WHOLE = "kimideploy.json"
+#: no flag, no address, no file: what is installed as root comes from the index
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.+!_-]+)?")
 
 
 class EngineStep:
@@ -42,7 +45,7 @@ class EngineStep:
                 return ()
             case "install":
                 made = text(_venv(work) / _WHOLE)
-                if made is not None and json.loads(made) == self._wanted(work):
+                if made == json.dumps(self._wanted(work)):
                     return ()
                 return (Change(f"uv pip install {' '.join(self._words(work))} in {_venv(work)}"),)
 
@@ -59,6 +62,8 @@ class EngineStep:
         words = [uv, "pip", "install", "--python", str(venv / "bin" / "python"), *reach]
         _spoken([*words, *self._words(work)], work)
         self._check_imports(work, venv)
+        # Why: the mark must not outlive a power cut that the packages did not.
+        os.sync()
         write(venv / _WHOLE, json.dumps(self._wanted(work)).encode())
 
     def undo(self, work: Work) -> bool:  # noqa: ARG002
@@ -73,6 +78,12 @@ class EngineStep:
             raise RequestError(
                 f"{site.engine.name} can't be installed by pip: {site.engine.install.note or ''}",
                 hint="--venv FOLDER names where it is on the host",
+            )
+        strange = next((word for word in wanted if not _REQUIREMENT.fullmatch(word)), None)
+        if strange is not None:
+            raise RequestError(
+                f"the plan asks for {strange!r}, and only names with versions are installed",
+                hint="plan again; a profile of your own may name another version",
             )
         return (*wanted, *site.engine.install.options.get(vendor, ()))
 

@@ -8,7 +8,8 @@ import msgspec
 
 from kimideploy.apply import deadman
 from kimideploy.apply.answers import Report
-from kimideploy.apply.events import Asking, Awaiting, Change, Died, Judged, Ready, Said
+from kimideploy.apply.events import Asking, Awaiting, Change, Died, Judged, Noted, Ready, Said
+from kimideploy.apply.files import link
 from kimideploy.apply.journal import now
 from kimideploy.apply.keys import key_of
 from kimideploy.apply.release import (
@@ -26,7 +27,7 @@ from kimideploy.apply.steps.release import job_of
 from kimideploy.apply.systemd import State
 from kimideploy.conformance.client import Client
 from kimideploy.conformance.run import run_smoke
-from kimideploy.errors import EngineError
+from kimideploy.errors import EngineError, KimiError
 
 #: seconds between looks, and beyond the longest silence until we do not believe in it any more
 _TICK, _MARGIN = 0.5, 180.0
@@ -39,8 +40,10 @@ class ReadyStep:
 
     def look(self, work: Work) -> tuple[Change, ...]:
         """Return that it is to be waited for, if something is on trial."""
-        on_trial = pending(work.home)
-        return (Change("wait until it is ready"),) if on_trial or _fresh(work) else ()
+        settled = pending(work.home) is None and not _fresh(work)
+        if settled and work.systemd.show().active == "active":
+            return ()
+        return (Change("wait until it is ready"),)
 
     def do(self, work: Work) -> None:
         """Return when the unit is active; raises EngineError when it fails, or nothing moves."""
@@ -128,10 +131,19 @@ class CurrentStep:
             raise EngineError("there is no release to switch to")
         make_current(work.home, work.release, now())
         set_pending(work.home, None)
-        deadman.disarm(work.home, work.systemd)
+        try:
+            deadman.disarm(work.home, work.systemd)
+        except KimiError as error:
+            # Why no failure: the release serves, and the dead man goes by himself then.
+            work.tell(Noted(text=f"the dead man is not called off yet: {error.message}"))
 
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Nothing of its own."""
+    def undo(self, work: Work) -> bool:
+        """Have the release before be the current one again, if the switch was not yet over."""
+        here = current(work.home)
+        if pending(work.home) is None or work.previous is None or here is None:
+            return False
+        if here.number != work.previous.number:
+            link(work.home.current, f"releases/{work.previous.number}")
         return False
 
 
@@ -202,7 +214,12 @@ def _wait_for_word(work: Work) -> None:
     on_trial = pending(work.home)
     if on_trial is None or on_trial.until is None:
         return
-    work.tell(Awaiting(run=work.run, until=on_trial.until, nodes=work.plan.candidate.nodes))
+    if on_trial.run != work.run and work.order.confirm is not None and not work.alone:
+        # Why anew: the word is asked for this run, whoever began the trial.
+        until = now() + work.order.confirm
+        on_trial = msgspec.structs.replace(on_trial, run=work.run, until=until)
+        set_pending(work.home, on_trial)
+    work.tell(Awaiting(run=work.run, until=on_trial.until or 0, nodes=work.plan.candidate.nodes))
     while (found := pending(work.home)) is not None and found.until is not None:
         if time.time() > found.until:
             raise EngineError(

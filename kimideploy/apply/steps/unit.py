@@ -6,14 +6,15 @@ from kimideploy.apply import deadman
 from kimideploy.apply.answers import Pending
 from kimideploy.apply.events import Change
 from kimideploy.apply.files import remove, text, write
-from kimideploy.apply.home import UNIT
+from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.journal import now
-from kimideploy.apply.release import pending, set_pending
+from kimideploy.apply.release import Release, pending, set_pending
 from kimideploy.apply.steps.base import Work, difference
-from kimideploy.apply.systemd import State
+from kimideploy.apply.systemd import State, Systemd
 from kimideploy.errors import KimiError, MachineError
 
 TARGET = "kimideploy.target"
+START = "start it"
 _TARGET = """\
 [Unit]
 Description=This node's share of a model that several nodes serve
@@ -44,7 +45,7 @@ class UnitStep:
         if not state.is_enabled:
             changes.append(Change("enable it, so that a boot starts it"))
         if not _is_up(state):
-            changes.append(Change("start it"))
+            changes.append(Change(START))
         elif diff is not None:
             changes.append(Change("restart it"))
         return tuple(changes)
@@ -91,7 +92,8 @@ class UnitStep:
 
 def _is_up(state: State) -> bool:
     """Whether it runs, or is on its way."""
-    return state.active in ("active", "activating")
+    running = state.active in ("active", "activating") and state.sub != "auto-restart"
+    return state.is_queued or running
 
 
 def back(work: Work) -> None:
@@ -99,20 +101,32 @@ def back(work: Work) -> None:
 
     A release that was only started again has nothing before it, and is left to systemd.
     """
-    home, systemd = work.home, work.systemd
-    if work.previous is None or work.previous is not work.release:
+    if work.previous is not None and work.previous is work.release:
+        _over(work.home, work.systemd)
+    else:
+        back_to(work.home, work.systemd, work.previous)
+
+
+def back_to(home: Home, systemd: Systemd, previous: Release | None) -> None:
+    """Have *previous* run and nothing on trial; None: nothing runs."""
+    if previous is None:
         systemd.stop()
-    if work.previous is work.release and work.previous is not None:
-        pass
-    elif work.previous is None:
         systemd.disable(UNIT)
         remove(home.unit)
         systemd.reload()
     else:
-        write(home.unit, work.previous.unit.encode())
+        # Why before stopping: on a full disk this fails, and then nothing was harmed.
+        if text(home.unit) != previous.unit:
+            write(home.unit, previous.unit.encode())
+        systemd.stop()
         systemd.reload()
         systemd.enable(UNIT)
         systemd.start()
+    _over(home, systemd)
+
+
+def _over(home: Home, systemd: Systemd) -> None:
+    """Have nothing on trial."""
     set_pending(home, None)
     try:
         deadman.disarm(home, systemd)
