@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kimideploy"
 
 #: what every room may import: these import no room
-COMMON = {"errors", "quantities", "resources", "documents", "places"}
+COMMON = {"errors", "files", "quantities", "resources", "documents", "places"}
 DECISIONS = {"render", "engines", "planning", "catalog", "facts"}
 ARROWS: dict[str, set[str]] = {
     "facts": set(),

@@ -203,8 +203,8 @@ def _taken_back(work: Work, passed: list[Step], error: BaseException, note: obje
     with suppress(OSError):
         note("undone" if undone else "failed", said=failed.message)  # type: ignore[operator]
     here = current(work.home)
-    up = work.systemd.show().active in ("active", "activating")
-    serving = here.number if here is not None and up else None
+    is_up = work.systemd.show().is_up
+    serving = here.number if here is not None and is_up else None
     rolled_back = undone and serving is not None
 
     return msgspec.structs.replace(

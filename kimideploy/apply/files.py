@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from kimideploy.files import sync, write_whole
+
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Have *data* at *path* with *mode*, durably, in one step: readers see the old or the new.
-
-    The mode is set before the first byte is there, so that no other user ever reads a secret.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        os.fchmod(handle, mode)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Have *data* at *path* with *mode*, durably, in one step: readers see the old or the new."""
+    write_whole(path, data, mode=mode)
     sync(path.parent)
 
 
@@ -52,13 +39,3 @@ def text(path: Path) -> str | None:
     with suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8")
     return None
-
-
-def sync(folder: Path) -> None:
-    """Have the names in *folder* on the disk."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -20,7 +20,7 @@ from kimideploy.apply.job import job
 from kimideploy.apply.journal import Journal, now
 from kimideploy.apply.lock import held, holder, keep_out, refuse_if_held, release_hold
 from kimideploy.apply.order import Order, catalog_of
-from kimideploy.apply.release import current, pending, release, releases, set_pending
+from kimideploy.apply.release import Release, current, pending, release, releases, set_pending
 from kimideploy.apply.steps.base import difference, program
 from kimideploy.apply.steps.unit import TARGET
 from kimideploy.apply.systemd import Systemd, is_running
@@ -152,7 +152,7 @@ def differences(home: Home, old: int | None, new: int | None) -> str:
     if second is None:
         raise RequestError("nothing is deployed on this host")
     pieces = []
-    for name, of in (("argv", _argv), ("unit", lambda one: one.unit)):
+    for name, of in (("argv", _argv), ("unit", _unit)):
         before, after = of(first), of(second)
         if before != after:
             said = difference(name, before, after) or ""
@@ -246,13 +246,13 @@ def _before(home: Home) -> int:
     raise RequestError("there is no release before the current one to go back to")
 
 
-def _argv(one: object) -> str:
-    from kimideploy.apply.release import Release  # noqa: PLC0415
-
-    if not isinstance(one, Release):
-        return ""
+def _argv(one: Release) -> str:
     launch = one.plan().launches[one.order().node]
     return "\n".join([*(f"{name}={value}" for name, value in launch.env), *launch.argv])
+
+
+def _unit(one: Release) -> str:
+    return one.unit
 
 
 def _url(home: Home) -> str | None:

@@ -12,11 +12,12 @@ import msgspec
 
 from kimideploy.apply import order as orders
 from kimideploy.apply.answers import Pending
-from kimideploy.apply.files import link, sync, text, write
+from kimideploy.apply.files import link, text, write
 from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.order import Order
 from kimideploy.errors import MachineError, RequestError
 from kimideploy.facts.types import Strict
+from kimideploy.files import sync
 from kimideploy.planning.saved import plan_from
 from kimideploy.planning.types import Plan, encode
 

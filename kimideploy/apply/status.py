@@ -7,6 +7,8 @@ import socket
 import subprocess
 from contextlib import suppress
 
+import msgspec
+
 from kimideploy.apply import runs
 from kimideploy.apply.answers import GpuUse, Load, Status, Trouble
 from kimideploy.apply.files import text
@@ -60,8 +62,6 @@ def status(home: Home) -> Status:
 
 
 def _with_release(base: Status, home: Home, found: Release, state: State) -> Status:
-    import msgspec  # noqa: PLC0415
-
     order, plan = found.order(), found.plan()
     catalog = catalog_of(order)
     launch = plan.launches[order.node]

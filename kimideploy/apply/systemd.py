@@ -53,6 +53,12 @@ class State:
         return self.said.get("Job", "") not in ("", "0")
 
     @property
+    def is_up(self) -> bool:
+        """Whether it runs, or is on its way; one that only waits to be tried again is not."""
+        running = self.active in ("active", "activating") and self.sub != "auto-restart"
+        return self.is_queued or running
+
+    @property
     def is_enabled(self) -> bool:
         """Whether a boot starts it."""
         return self.said.get("UnitFileState") == "enabled"

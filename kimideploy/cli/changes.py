@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from kimideploy.apply.answers import Begun, Looked
     from kimideploy.apply.events import Ended, Event
     from kimideploy.apply.order import Order
-    from kimideploy.cli.hosts import HostOptions
     from kimideploy.errors import KimiError
     from kimideploy.remote.places import Place
 
@@ -26,10 +25,12 @@ def applied(
     if dry_run:
         _told(orders, as_json=as_json)
         return
+    from kimideploy.apply.answers import Begun  # noqa: PLC0415
+
     by_name = {place.name: order for place, order in orders}
     begun_on(
         [place for place, _ in orders],
-        lambda place: place.ask("apply", _begun(), order=by_name[place.name], wait=wait),
+        lambda place: place.ask("apply", Begun, order=by_name[place.name], wait=wait),
         as_json=as_json,
     )
 
@@ -103,7 +104,7 @@ def watched(
         raise failures[0]
 
 
-def replanned(place: Place, hosts: HostOptions, profiles: Sequence[Path]) -> Order:
+def replanned(place: Place, profiles: Sequence[Path]) -> Order:
     """Return what *place* was asked for, planned anew on what it is now."""
     import msgspec  # noqa: PLC0415
 
@@ -115,7 +116,6 @@ def replanned(place: Place, hosts: HostOptions, profiles: Sequence[Path]) -> Ord
     from kimideploy.planning.types import Plan  # noqa: PLC0415
     from kimideploy.remote.host import who  # noqa: PLC0415
 
-    del hosts
     before = place.ask("asked", Order)
     folders = user_overlays(profiles)
     catalog = load_catalog(folders)
@@ -190,9 +190,3 @@ def _told(orders: Sequence[tuple[Place, Order]], *, as_json: bool) -> None:
         return
     for name, steps in found.items():
         out.print(looked_lines(name, steps), soft_wrap=True)
-
-
-def _begun() -> type[Begun]:
-    from kimideploy.apply.answers import Begun  # noqa: PLC0415
-
-    return Begun

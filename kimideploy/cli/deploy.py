@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kimideploy.apply.order import Order, Source
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from kimideploy.cli.hosts import HostOptions
     from kimideploy.cli.options import PlanOptions
     from kimideploy.facts.types import HostFacts
-    from kimideploy.planning.types import Decision, NoFit, Plan
+    from kimideploy.planning.types import Decision, Plan
     from kimideploy.remote.bootstrap import Reached
     from kimideploy.remote.places import Place
 
@@ -57,12 +55,11 @@ class Mine:
 def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     """Have every host serve; the exit code is the first one's that fails."""
     from kimideploy.cli.changes import applied  # noqa: PLC0415
-    from kimideploy.cli.hosts import access_of, supply_of  # noqa: PLC0415
+    from kimideploy.cli.hosts import reaches  # noqa: PLC0415
     from kimideploy.errors import KimiError  # noqa: PLC0415
-    from kimideploy.remote.places import each  # noqa: PLC0415
+    from kimideploy.remote.places import There, each  # noqa: PLC0415
 
-    access, supply = access_of(hosts), supply_of(hosts)
-    makers = [_maker(name, hosts, access, supply, wishes) for name in hosts.host or ()]
+    makers = [reaches(name, hosts, install=not wishes.dry_run) for name in hosts.host or ()]
     found: list[Reached] = []
     failed: list[KimiError] = []
     for result in each(makers, lambda make: make()):
@@ -73,8 +70,8 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
             sys.stderr.write(f"error: {other.message}\n")
         raise failed[0]
     plans = _plans(options, found, wishes)
-    orders = [
-        (_place(reached, make), _order(reached, mine, hosts, wishes))
+    orders: list[tuple[Place, Order]] = [
+        (There(reached, make), _order(reached, mine, hosts, wishes))
         for reached, make, mine in zip(found, makers, plans, strict=True)
     ]
     missing = [
@@ -152,34 +149,11 @@ def _sent(
     return after
 
 
-def _maker(name: str, hosts: HostOptions, access: Any, supply: Any, wishes: Wishes) -> Any:
-    from functools import partial  # noqa: PLC0415
-
-    from kimideploy.cli.hosts import noted  # noqa: PLC0415
-    from kimideploy.remote.address import parse  # noqa: PLC0415
-    from kimideploy.remote.bootstrap import reach  # noqa: PLC0415
-
-    return partial(
-        reach,
-        parse(name),
-        access,
-        supply,
-        scope=hosts.scope or "auto",
-        note=noted,
-        install=not wishes.dry_run,
-    )
-
-
-def _place(reached: Reached, again: Any) -> Place:
-    from kimideploy.remote.places import There  # noqa: PLC0415
-
-    return There(reached, again)
-
-
 def _plans(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> list[Mine]:
     """Return for each host what it is to serve."""
     from kimideploy.apply.order import overlay  # noqa: PLC0415
     from kimideploy.catalog.load import user_overlays  # noqa: PLC0415
+    from kimideploy.cli.plan import refuse  # noqa: PLC0415
     from kimideploy.errors import RequestError  # noqa: PLC0415
     from kimideploy.planning.types import Plan  # noqa: PLC0415
 
@@ -188,7 +162,7 @@ def _plans(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> li
     plans: list[Plan] = []
     for decision in decisions:
         if not isinstance(decision, Plan):
-            _refuse(decision, as_json=wishes.as_json)
+            refuse(decision, as_json=wishes.as_json)
         plans.append(decision)
     nodes = plans[0].candidate.nodes
     if nodes not in (1, len(found)):
@@ -203,14 +177,14 @@ def _decided(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> 
     """Return one decision a host: the saved plan, each host's own, or one over all of them."""
     import dataclasses  # noqa: PLC0415
 
-    from kimideploy.cli.plan import decide_from_options  # noqa: PLC0415
+    from kimideploy.cli.plan import REHEARSED, decide_from_options  # noqa: PLC0415
     from kimideploy.planning.types import Plan  # noqa: PLC0415
 
     if wishes.plan is not None:
         plan = _saved(wishes.plan, options, found, wishes.ssh_config)
         return [plan] * len(found)
     if wishes.rehearse and not options.facts:
-        usual = dataclasses.replace(options, hardware=options.hardware or "8xH200")
+        usual = dataclasses.replace(options, hardware=options.hardware or REHEARSED)
         usual = dataclasses.replace(usual, head_address=_head(usual, found, wishes.ssh_config))
         return [decide_from_options(usual)[0]] * len(found)
     from kimideploy.errors import RequestError  # noqa: PLC0415
@@ -301,16 +275,6 @@ def _source(reached: Reached, hosts: HostOptions, wishes: Wishes) -> Source:
         return Source(kind="venv", path=str(wishes.venv))
     wheels = f"{reached.top}/wheels" if hosts.wheelhouse is not None else None
     return Source(kind="install", index=hosts.index_url, wheels=wheels)
-
-
-def _refuse(decision: NoFit, *, as_json: bool) -> NoReturn:
-    from kimideploy.planning.types import encode  # noqa: PLC0415
-    from kimideploy.views.plan import shown  # noqa: PLC0415
-    from kimideploy.views.terminal import terminal  # noqa: PLC0415
-
-    text = encode(decision).decode() if as_json else shown(decision, terminal(sys.stdout))
-    sys.stdout.write(text)
-    raise typer.Exit(1)
 
 
 def _say_without(names: Sequence[str], *, as_json: bool) -> None:

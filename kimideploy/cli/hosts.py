@@ -133,9 +133,20 @@ def supply_of(options: HostOptions) -> Supply:
     return Supply(index=options.index_url, wheels=wheels)
 
 
-def reached(name: str, options: HostOptions) -> Reached:
-    """Return the host *name* with kimideploy on it."""
-    return _reaches(name, options)()
+def reaches(name: str, options: HostOptions, *, install: bool = True) -> partial[Reached]:
+    """Return what connects to the host *name*, with kimideploy on it if *install*."""
+    from kimideploy.remote.address import parse  # noqa: PLC0415
+    from kimideploy.remote.bootstrap import reach  # noqa: PLC0415
+
+    return partial(
+        reach,
+        parse(name),
+        access_of(options),
+        supply_of(options),
+        scope=options.scope or "auto",
+        note=noted,
+        install=install,
+    )
 
 
 def places(options: HostOptions) -> list[Place]:
@@ -148,7 +159,7 @@ def places(options: HostOptions) -> list[Place]:
 
     if not options.names:
         return [Here()]
-    makers = {name: _reaches(name, options) for name in options.names}
+    makers = {name: reaches(name, options) for name in options.names}
     found: list[Place] = []
     for name, result in zip(makers, each(list(makers.values()), lambda make: make()), strict=True):
         if isinstance(result, KimiError):
@@ -176,21 +187,6 @@ def confirmed(question: str, *, yes: bool) -> None:
         raise RequestError(f"{question}: nobody is here to say so", hint="--yes")
     if not _says_yes(f"{question} [y/N] "):
         raise typer.Abort
-
-
-def _reaches(name: str, options: HostOptions) -> partial[Reached]:
-    from kimideploy.remote.address import parse  # noqa: PLC0415
-    from kimideploy.remote.bootstrap import reach  # noqa: PLC0415
-
-    access = access_of(options)
-    return partial(
-        reach,
-        parse(name),
-        access,
-        supply_of(options),
-        scope=options.scope or "auto",
-        note=noted,
-    )
 
 
 def noted(text: str) -> None:

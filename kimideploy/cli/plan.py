@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
@@ -26,6 +26,8 @@ from kimideploy.planning.decide import decide
 from kimideploy.planning.inventory import inventory_from_facts, inventory_from_hardware
 from kimideploy.planning.types import Decision, Inventory, NoFit, Plan, Request, encode
 
+#: what is rehearsed where nobody names a machine and this one can't serve the model
+REHEARSED = "8xH200"
 EXAMPLES = [
     "kimideploy plan --hardware 8xH200",
     "kimideploy plan --hardware 8xA100-80GB --tier int4-a100",
@@ -160,6 +162,16 @@ def decide_from_options(
     if isinstance(decision, Plan):
         return complete(decision, catalog), catalog
     return decision, catalog
+
+
+def refuse(decision: NoFit, *, as_json: bool) -> NoReturn:
+    """Show why nothing can be served, as `plan` does; the answer is no."""
+    from kimideploy.views.plan import shown  # noqa: PLC0415
+    from kimideploy.views.terminal import terminal  # noqa: PLC0415
+
+    text = encode(decision).decode() if as_json else shown(decision, terminal(sys.stdout))
+    sys.stdout.write(text)
+    raise typer.Exit(1)
 
 
 def _config(options: PlanOptions) -> Config:

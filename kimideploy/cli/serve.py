@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -19,7 +19,7 @@ from kimideploy.cli.pull import AcceptOpt, OfflineOpt, ToOpt
 if TYPE_CHECKING:
     from kimideploy.apply.job import Job, Rehearsal
     from kimideploy.catalog.types import Catalog
-    from kimideploy.planning.types import Decision, NoFit, Plan
+    from kimideploy.planning.types import Decision, Plan
     from kimideploy.weights.resolve import Ways
 
 EXAMPLES = [
@@ -31,8 +31,6 @@ EXAMPLES = [
     "kimideploy serve --host root@gpu1 --dry-run",
     "kimideploy serve --host root@gpu1 --host root@gpu2",
 ]
-#: what is rehearsed where nobody names a machine and this one can't serve the model
-_REHEARSED = "8xH200"
 #: the environment the real vLLM is rehearsed in, where --venv does not name it
 _VLLM_VENV = "KIMIDEPLOY_VLLM_VENV"
 
@@ -119,6 +117,7 @@ def serve(
     from kimideploy.apply.serve import ready_but_for_weights  # noqa: PLC0415
     from kimideploy.apply.serve import serve as run  # noqa: PLC0415
     from kimideploy.apply.weights import foretold  # noqa: PLC0415
+    from kimideploy.cli.plan import refuse  # noqa: PLC0415
     from kimideploy.cli.pull import ways as pull_ways  # noqa: PLC0415
     from kimideploy.planning.types import Plan  # noqa: PLC0415
     from kimideploy.views.console import err, out  # noqa: PLC0415
@@ -158,7 +157,7 @@ def serve(
         _saved(plan, options) if plan is not None else _decided(options, rehearsal, notes)
     )
     if not isinstance(decision, Plan):
-        _refuse(decision, as_json=as_json)
+        refuse(decision, as_json=as_json)
     if rehearsal == "vllm":
         decision = _tiny(decision, notes)
         venv = venv or (Path(os.environ[_VLLM_VENV]) if os.environ.get(_VLLM_VENV) else None)
@@ -253,21 +252,21 @@ def _decided(
     options: PlanOptions, rehearsal: Rehearsal | None, notes: list[str]
 ) -> tuple[Decision, Catalog]:
     """Plan for the machine; a rehearsal that can't be of this one is of the usual one."""
-    from kimideploy.cli.plan import decide_from_options  # noqa: PLC0415
+    from kimideploy.cli.plan import REHEARSED, decide_from_options  # noqa: PLC0415
     from kimideploy.planning.types import Plan  # noqa: PLC0415
 
     if rehearsal is None or _names_a_machine(options):
         return decide_from_options(options)
     from kimideploy.facts.local import inspect_local  # noqa: PLC0415
 
-    usual = dataclasses.replace(options, hardware=_REHEARSED)
+    usual = dataclasses.replace(options, hardware=REHEARSED)
     if not inspect_local().gpus:
-        notes.append(f"this machine has no GPU: {_REHEARSED} is rehearsed, or say --hardware")
+        notes.append(f"this machine has no GPU: {REHEARSED} is rehearsed, or say --hardware")
         return decide_from_options(usual)
     decision, catalog = decide_from_options(options)
     if isinstance(decision, Plan):
         return decision, catalog
-    notes.append(f"this machine is too small: {_REHEARSED} is rehearsed, or say --hardware")
+    notes.append(f"this machine is too small: {REHEARSED} is rehearsed, or say --hardware")
     return decide_from_options(usual)
 
 
@@ -290,17 +289,6 @@ def _tiny(plan: Plan, notes: list[str]) -> Plan:
     tiny, changes = on_tiny(plan, folder)
     notes.extend(changes)
     return tiny
-
-
-def _refuse(decision: NoFit, *, as_json: bool) -> NoReturn:
-    """Show why nothing can be served, as `plan` does; the answer is no."""
-    from kimideploy.planning.types import encode  # noqa: PLC0415
-    from kimideploy.views.plan import shown  # noqa: PLC0415
-    from kimideploy.views.terminal import terminal  # noqa: PLC0415
-
-    text = encode(decision).decode() if as_json else shown(decision, terminal(sys.stdout))
-    sys.stdout.write(text)
-    raise typer.Exit(1)
 
 
 def _tell(what: Job, first: Sequence[str], *, as_json: bool) -> None:

@@ -32,5 +32,5 @@ def upgrade(
     from kimideploy.cli.hosts import places  # noqa: PLC0415
 
     where = places(hosts)
-    orders = [(place, replanned(place, hosts, profiles or [])) for place in where]
+    orders = [(place, replanned(place, profiles or [])) for place in where]
     applied(orders, wait=wait, dry_run=dry_run, as_json=as_json)

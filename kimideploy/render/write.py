@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from kimideploy.errors import MachineError, RequestError
+from kimideploy.files import write_whole
 
 _SCRIPT, _TEXT = 0o755, 0o644
 
@@ -28,7 +28,8 @@ def write_files(folder: Path, files: Mapping[str, str], *, force: bool = False) 
                 hint="--force replaces it",
             )
         for path, text in targets.items():
-            _replace(path, text)
+            mode = _SCRIPT if path.suffix == ".sh" else _TEXT
+            write_whole(path, text.encode(), mode=mode)
     except OSError as error:
         raise MachineError(f"{folder} can't be written: {error.strerror}") from error
     return list(targets)
@@ -38,17 +39,3 @@ def _differs(path: Path, text: str) -> bool:
     if not os.path.lexists(path):
         return False
     return not path.is_file() or path.read_bytes() != text.encode()
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(_SCRIPT if path.suffix == ".sh" else _TEXT)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from kimideploy.errors import WeightsError
+from kimideploy.files import write_whole
 from kimideploy.quantities import decimal
 from kimideploy.weights import space
 from kimideploy.weights.adopt import adopt, donors
@@ -20,7 +21,7 @@ from kimideploy.weights.resolve import Line
 from kimideploy.weights.routes import Routes
 from kimideploy.weights.seen import Record
 from kimideploy.weights.selection import Wanted
-from kimideploy.weights.store import Kept, Staging, write_whole
+from kimideploy.weights.store import Kept, Staging
 from kimideploy.weights.xet import Xet, available
 
 #: may refuse the code that has come, before the large files come and when all is here; what it

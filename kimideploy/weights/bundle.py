@@ -9,13 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from kimideploy.errors import RequestError
+from kimideploy.files import sync, write_whole
 from kimideploy.weights import space
 from kimideploy.weights.events import Arrived, Tell
 from kimideploy.weights.hashing import sha256_of
 from kimideploy.weights.manifest import Item, Manifest, encode
 from kimideploy.weights.parallel import Tally, each
 from kimideploy.weights.sink import Sink
-from kimideploy.weights.store import alone, sync, write_whole
+from kimideploy.weights.store import alone
 from kimideploy.weights.tape import VOLUME, between, name_of, pieces_of, read_sums, write_sums
 
 #: bytes of the smallest volume: below it there would be more volumes than numbers

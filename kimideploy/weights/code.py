@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from kimideploy.errors import WeightsError
+from kimideploy.files import write_whole
 from kimideploy.planning.types import CodePin
 from kimideploy.weights.hashing import sha256_of
 from kimideploy.weights.manifest import Manifest
-from kimideploy.weights.store import write_whole
 
 #: beside the commits of a repository: the code that was accepted last
 FILE = ".code.json"

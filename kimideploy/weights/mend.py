@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kimideploy.errors import WeightsError
+from kimideploy.files import write_whole
 from kimideploy.weights.events import Damaged, Event, Moved, Resolved, Tell
 from kimideploy.weights.hashing import hashed
 from kimideploy.weights.manifest import MANIFEST, OWN, Item, Manifest, encode, read_manifest
 from kimideploy.weights.seen import Record
-from kimideploy.weights.store import Staging, link_in, write_whole
+from kimideploy.weights.store import Staging, link_in
 
 
 def whole(staging: Staging, manifest: Manifest, tell: Tell) -> bool:

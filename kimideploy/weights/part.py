@@ -14,10 +14,10 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+from kimideploy.files import write_whole
 from kimideploy.weights.manifest import Item
 from kimideploy.weights.sink import GROUP, push
 from kimideploy.weights.space import disk
-from kimideploy.weights.store import write_whole
 
 #: bytes of a block: what a killed run may fetch again for each file in flight
 BLOCK = 1 << 20

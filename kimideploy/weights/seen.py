@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from kimideploy.facts.types import Strict
+from kimideploy.files import write_whole
 from kimideploy.weights.manifest import OWN, Item
-from kimideploy.weights.store import write_whole
 
 FILE = "seen.json"
 _MOST = 64 << 20

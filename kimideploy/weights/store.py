@@ -19,6 +19,7 @@ import platformdirs
 
 from kimideploy.engines.site import MODELS
 from kimideploy.errors import BusyError, KimiError, MachineError, RequestError, WeightsError
+from kimideploy.files import sync, write_whole
 from kimideploy.weights.manifest import COMMIT, MANIFEST, OWN, Manifest, encode, read_manifest
 
 #: names the folder of all weights
@@ -266,28 +267,6 @@ def link_in(folder: Path, path: str) -> Path | None:
         if at.is_symlink():
             return at
     return None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write *path* so that it holds either what it held or all of *data*."""
-    beside = path.with_name(f".{path.name}.new")
-    # Why anew: what lies there under that name may be a link that someone has put there.
-    beside.unlink(missing_ok=True)
-    with beside.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def sync(folder: Path) -> None:
-    """Make the names in *folder* durable, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _same(path: Path, descriptor: int) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kimideploy.errors import WeightsError
+from kimideploy.files import write_whole
 from kimideploy.weights.manifest import MANIFEST, OWN, Manifest, encode
-from kimideploy.weights.store import home, write_whole
+from kimideploy.weights.store import home
 
 BLOCK = 512
 _READ = 1 << 20

@@ -62,7 +62,7 @@ furnish() { # once for each host
   : >"$root/etc/fstab"
   rm -rf "$root"/etc/systemd/system/*.wants "$root/etc/systemd/system/default.target"
   # Why: what this machine's root puts into its shell costs 120 ms a command.
-  rm -f "$root/root/.bashrc" "$root/root/.profile" "$root/root/.bash_profile"
+  for file in ~root/.bashrc ~root/.profile; do rm -f "$root$file"; done
   ln -sf /lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
   for unit in systemd-timesyncd systemd-udevd systemd-udev-trigger systemd-resolved \
     systemd-networkd console-getty podman docker ssh; do

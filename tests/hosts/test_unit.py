@@ -122,11 +122,11 @@ def test_xid_lines_are_told(fresh: Rig) -> None:
         f"_TRANSPORT=kernel\nPRIORITY=3\nSYSLOG_IDENTIFIER=kernel\n_MACHINE_ID={machine}\n"
         "MESSAGE=NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.\n\n"
     )
-    fresh._write(2, "/root/xid.txt", record)
+    fresh._write(2, "/srv/xid.txt", record)
     fresh.sh(
         2,
         f"mkdir -p /var/log/journal/{machine}; /lib/systemd/systemd-journal-remote"
-        f" -o /var/log/journal/{machine}/xid.journal /root/xid.txt",
+        f" -o /var/log/journal/{machine}/xid.journal /srv/xid.txt",
     )
 
     told = json.dumps(fresh.status(2)["troubles"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kimideploy.errors import BusyError, KimiError, MachineError, WeightsError
+from kimideploy.files import write_whole
 from kimideploy.planning.types import CodePin
 from kimideploy.weights import listing, space
 from kimideploy.weights.bundle import LEAST, bundle
@@ -21,7 +22,7 @@ from kimideploy.weights.manifest import Item, Manifest
 from kimideploy.weights.pull import Pulled
 from kimideploy.weights.retry import asked
 from kimideploy.weights.selection import Wanted
-from kimideploy.weights.store import Staging, claimed, write_whole
+from kimideploy.weights.store import Staging, claimed
 from kimideploy.weights.unbundle import unbundle
 from kimideploy.weights.verify import verify
 from tests.cli.run import run

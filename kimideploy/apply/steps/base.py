@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 from kimideploy.apply.clock import Clock
 from kimideploy.apply.events import Change, Tell
@@ -63,19 +63,26 @@ def venv_of(home: Home, order: Order, plan: Plan) -> Path | None:
             return None
 
 
-class Step(Protocol):
+class Step(ABC):
     """One thing about a host. `look` changes nothing; done twice, the second time is empty."""
 
     name: str
 
+    @abstractmethod
     def look(self, work: Work) -> tuple[Change, ...]:
         """Return what is not yet as it is to be; empty: nothing is to be done."""
 
+    @abstractmethod
     def do(self, work: Work) -> None:
         """Have it be as it is to be; raises KimiError."""
 
     def undo(self, work: Work) -> bool:
-        """Take back what would harm the release before; return whether there was anything."""
+        """Take back what would harm the release before; return whether there was anything.
+
+        Most steps have nothing of the kind: what they made is kept, and the next try needs it.
+        """
+        del work
+        return False
 
 
 def difference(name: str, before: str | None, after: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from kimideploy.apply.events import Change, Said
 from kimideploy.apply.files import text, write
-from kimideploy.apply.steps.base import Work
+from kimideploy.apply.steps.base import Step, Work
 from kimideploy.engines.site import sites
 from kimideploy.errors import EngineError, MachineError, RequestError
 
@@ -24,7 +24,7 @@ _WHOLE = "kimideploy.json"
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.+!_-]+)?")
 
 
-class EngineStep:
+class EngineStep(Step):
     """An environment is made beside the others, and checked before it is called whole. It is not
     undone: nothing runs from it before the unit names it."""
 
@@ -65,10 +65,6 @@ class EngineStep:
         # Why: the mark must not outlive a power cut that the packages did not.
         os.sync()
         write(venv / _WHOLE, json.dumps(self._wanted(work)).encode())
-
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Keep it."""
-        return False
 
     def _words(self, work: Work) -> tuple[str, ...]:
         site = sites(work.plan, work.catalog)[work.order.node]

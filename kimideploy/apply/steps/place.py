@@ -8,13 +8,13 @@ from pathlib import Path
 
 from kimideploy.apply.events import Change
 from kimideploy.apply.home import USER
-from kimideploy.apply.steps.base import Work
+from kimideploy.apply.steps.base import Step, Work
 from kimideploy.errors import MachineError
 
 _PRIVATE = 0o700
 
 
-class Place:
+class Place(Step):
     """A system user without a shell, and folders that nobody else may write. Never undone: they
     hold nothing that harms, and the next try needs them."""
 
@@ -45,10 +45,6 @@ class Place:
             path.mkdir(parents=True, exist_ok=True)
             if _right(path, mode) != _now(path):
                 path.chmod(_right(path, mode))
-
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Keep them."""
-        return False
 
 
 def _now(path: Path) -> int:

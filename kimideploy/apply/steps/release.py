@@ -15,16 +15,13 @@ from kimideploy.apply.journal import now
 from kimideploy.apply.look import look, look_at_port
 from kimideploy.apply.ports import holders
 from kimideploy.apply.release import Made, store
-from kimideploy.apply.steps.base import Work, difference, program
+from kimideploy.apply.steps.base import Step, Work, difference, program
 from kimideploy.errors import EngineError
 from kimideploy.facts.local import inspect_local
 from kimideploy.render.files import Supervised, unit
 
-#: seconds a stand-in may be silent
-_REHEARSED = 120.0
 
-
-class ReleaseStep:
+class ReleaseStep(Step):
     """What is to run, as files that never change."""
 
     name = "release"
@@ -51,12 +48,8 @@ class ReleaseStep:
         text = unit_of(work, work.number)
         work.release = store(work.home, made, work.order, work.plan, text)
 
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Keep it, to look at; the next release that is proved prunes it."""
-        return False
 
-
-class CheckStep:
+class CheckStep(Step):
     """Everything that can be known before the release before is stopped."""
 
     name = "checks"
@@ -78,10 +71,6 @@ class CheckStep:
             raise refused
         self._verify(work)
         work.tell(Noted(text=_firewall(work)))
-
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Nothing was changed."""
-        return False
 
     def _checks(self, work: Work, what: Job) -> list[Checked]:
         site, launch = what.site, what.launch
@@ -123,16 +112,9 @@ def job_of(work: Work) -> Job:
         # Why only then: what is looked at before it is made has no environment yet.
         venv=venv if venv is not None and venv.is_dir() else None,
         log=Path(os.devnull),
-        ready_timeout=quiet(work),
+        ready_timeout=work.order.quiet,
         rehearsal="stand-in" if work.is_rehearsal else None,
     )
-
-
-def quiet(work: Work) -> float | None:
-    """Return the longest silence of the log in seconds; None: as long as the job says."""
-    if work.order.quiet is not None:
-        return work.order.quiet
-    return _REHEARSED if work.is_rehearsal else None
 
 
 def unit_of(work: Work, number: int) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from kimideploy.apply.events import Change
 from kimideploy.apply.files import write
-from kimideploy.apply.steps.base import Work
+from kimideploy.apply.steps.base import Step, Work
 
 
-class SecretsStep:
+class SecretsStep(Step):
     """A key that is there is never changed, and none leaves the host. Not undone."""
 
     name = "secrets"
@@ -33,10 +33,6 @@ class SecretsStep:
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(path, f"{secrets.token_urlsafe(32)}\n".encode(), mode=0o600)
-
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Keep them."""
-        return False
 
 
 def _paths(work: Work) -> tuple[Path, ...]:

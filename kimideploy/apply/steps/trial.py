@@ -22,7 +22,7 @@ from kimideploy.apply.release import (
     set_pending,
 )
 from kimideploy.apply.report import report
-from kimideploy.apply.steps.base import Work
+from kimideploy.apply.steps.base import Step, Work
 from kimideploy.apply.steps.release import job_of
 from kimideploy.apply.systemd import State
 from kimideploy.conformance.client import Client
@@ -33,7 +33,7 @@ from kimideploy.errors import EngineError, KimiError
 _TICK, _MARGIN = 0.5, 180.0
 
 
-class ReadyStep:
+class ReadyStep(Step):
     """Waits while loading moves. Undone with the unit."""
 
     name = "ready"
@@ -69,12 +69,8 @@ class ReadyStep:
                 )
             clock.sleep(_TICK)
 
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Nothing of its own."""
-        return False
 
-
-class SmokeStep:
+class SmokeStep(Step):
     """Asks the endpoint what it promises. Undone with the unit."""
 
     name = "smoke checks"
@@ -107,12 +103,8 @@ class SmokeStep:
         if on_trial is not None:
             set_pending(work.home, msgspec.structs.replace(on_trial, proved=True))
 
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Nothing of its own."""
-        return False
 
-
-class CurrentStep:
+class CurrentStep(Step):
     """The release is the current one, and nothing is on trial any more."""
 
     name = "switch"
@@ -147,7 +139,7 @@ class CurrentStep:
         return False
 
 
-class PruneStep:
+class PruneStep(Step):
     """Old releases go; the newest ones stay to roll back to."""
 
     name = "prune"
@@ -160,10 +152,6 @@ class PruneStep:
         """Remove them."""
         for one in self._old(work):
             remove(one)
-
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """They are gone."""
-        return False
 
     def _old(self, work: Work) -> list[Release]:
         here = _number(work)

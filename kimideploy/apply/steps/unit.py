@@ -9,8 +9,8 @@ from kimideploy.apply.files import remove, text, write
 from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.journal import now
 from kimideploy.apply.release import Release, pending, set_pending
-from kimideploy.apply.steps.base import Work, difference
-from kimideploy.apply.systemd import State, Systemd
+from kimideploy.apply.steps.base import Step, Work, difference
+from kimideploy.apply.systemd import Systemd
 from kimideploy.errors import KimiError, MachineError
 
 TARGET = "kimideploy.target"
@@ -26,7 +26,7 @@ WantedBy={wanted}
 """
 
 
-class UnitStep:
+class UnitStep(Step):
     """The release before is stopped only now. Undone: it is put back and started again."""
 
     name = "unit"
@@ -44,7 +44,7 @@ class UnitStep:
             changes.append(Change("have systemd read the unit again"))
         if not state.is_enabled:
             changes.append(Change("enable it, so that a boot starts it"))
-        if not _is_up(state):
+        if not state.is_up:
             changes.append(Change(START))
         elif diff is not None:
             changes.append(Change("restart it"))
@@ -56,7 +56,7 @@ class UnitStep:
             raise MachineError("there is no release to start")
         home, systemd = work.home, work.systemd
         before = text(home.unit)
-        restart = before != work.release.unit or not _is_up(systemd.show())
+        restart = before != work.release.unit or not systemd.show().is_up
         if restart:
             previous = work.previous.number if work.previous is not None else None
             wait = work.order.confirm
@@ -88,12 +88,6 @@ class UnitStep:
             return False
         back(work)
         return True
-
-
-def _is_up(state: State) -> bool:
-    """Whether it runs, or is on its way."""
-    running = state.active in ("active", "activating") and state.sub != "auto-restart"
-    return state.is_queued or running
 
 
 def back(work: Work) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from kimideploy.apply.events import Change
-from kimideploy.apply.steps.base import Work
+from kimideploy.apply.steps.base import Step, Work
 from kimideploy.apply.weights import bring, foretold
 from kimideploy.weights.resolve import Ways
 from kimideploy.weights.unbundle import unbundle
 
 
-class WeightsStep:
+class WeightsStep(Step):
     """Every byte is hashed before an engine may read it. Not undone: they are what costs most."""
 
     name = "weights"
@@ -34,10 +34,6 @@ class WeightsStep:
             where = Path(work.order.bundle)
             unbundle(where, work.home.models, accept_code=work.order.accept_code, tell=work.tell)
         work.plan = bring(work.plan, work.catalog, work.home.models, _ways(work), work.tell)
-
-    def undo(self, work: Work) -> bool:  # noqa: ARG002
-        """Keep them."""
-        return False
 
 
 def _is_named(work: Work) -> bool:
