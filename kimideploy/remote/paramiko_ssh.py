@@ -56,6 +56,9 @@ class Paramiko:
         found = client.get_transport()
         if found is None:
             raise Lost(f"the connection to {address} is gone")
+        # Why not before: sshd knows no such request until it has let somebody in, and paramiko
+        # may send it in the middle of the key exchange, where it waits for itself.
+        found.set_keepalive(_KEEPALIVE)
         self._transport = found
 
     def start(self, command: str) -> _Program:
@@ -251,16 +254,27 @@ def _login(
         if "ssh-rsa" in kinds(known, how.name):
             wanted += ["rsa-sha2-512", "rsa-sha2-256"]
         options.key_types = tuple(dict.fromkeys([*wanted, *options.key_types]))
-        made.set_keepalive(_KEEPALIVE)
         return made
 
+    try:
+        _enter(client, address, how, access, sock=way, transport_factory=transport)
+        return Paramiko(client, address, below)
+    except BaseException:
+        # Why: after a refusal paramiko keeps its thread and the socket until sshd hangs up.
+        client.close()
+        raise
+
+
+def _enter(
+    client: paramiko.SSHClient, address: Address, how: Settings, access: Access, **words: Any
+) -> None:
+    """Have *client* logged in; MachineError if it is not let in."""
     keys = [str(path) for path in how.identities if path.is_file()]
     try:
         client.connect(
             how.host,
             how.port,
             username=how.user,
-            sock=way,
             key_filename=keys,  # type: ignore[arg-type]  # a list is taken, the stubs lag
             allow_agent=how.agent is not None and not how.only_identities,
             look_for_keys=False,
@@ -268,7 +282,7 @@ def _login(
             banner_timeout=access.timeout,
             auth_timeout=access.timeout,
             disabled_algorithms=_WEAK,
-            transport_factory=transport,
+            **words,
         )
     except paramiko.AuthenticationException as error:
         raise MachineError(
@@ -282,7 +296,6 @@ def _login(
     except (ValueError, AssertionError, TypeError) as error:
         # Why: what went wrong in paramiko's own thread, or in a key file, comes up as it is.
         raise MachineError(f"{address}: no SSH connection: {error}") from error
-    return Paramiko(client, address, below)
 
 
 class _Policy(paramiko.MissingHostKeyPolicy):

@@ -186,13 +186,10 @@ class Rig:
 
     def status(self, number: int) -> Any:
         """Return what `status --json` says of a host."""
-        # Why again: on a machine that is busy with other tests an sshd may answer too late.
         ended = self.run("status", "--json", host=self.name(number))
-        for _ in range(2):
-            if ended.returncode not in (0, 1):
-                ended = self.run("status", "--json", host=self.name(number))
         if ended.returncode not in (0, 1):
-            raise AssertionError(ended.stderr)
+            seen = self.sh(number, "journalctl -b -n 80 --no-pager; ps -eo pid,stat,wchan,args")
+            raise AssertionError(f"{ended.stderr}\n{seen}")
         return json.loads(ended.stdout)[self.name(number)]
 
     # --- an engine that misbehaves on demand ----------------------------------------------

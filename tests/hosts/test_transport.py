@@ -21,7 +21,7 @@ from kimideploy.remote.connect import connect, why_openssh
 from kimideploy.remote.known_hosts import fingerprint, lines
 from kimideploy.remote.shell import Shell
 from kimideploy.remote.transport import Lost, command, run
-from tests.hosts.rig import Rig
+from tests.hosts.rig import Rig, wait_for
 
 Which = Literal["paramiko", "openssh"]
 NASTY = [
@@ -344,6 +344,16 @@ def test_an_agent_lets_in(
     finally:
         agent.terminate()
         agent.wait()
+
+
+def test_a_refusal_hangs_up(rig: Rig, which: Which, tmp_path: Path) -> None:
+    """Whoever is refused, by the host or by us, leaves no connection behind."""
+    trusting = _with_known(rig, tmp_path, f"{rig.ip(1)} {rig.public_key(1)}\n")
+    with pytest.raises(MachineError):
+        connect(parse(rig.name(1, "nobody-here")), Access(ssh=which, config=trusting))
+    _refused(rig, _with_known(rig, tmp_path, ""), which)
+
+    wait_for(lambda: not rig.sh(1, "pgrep -f '[s]shd: .*preauth|[s]shd: unknown'", check=False), 5)
 
 
 @pytest.mark.parametrize(
