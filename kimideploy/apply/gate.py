@@ -1,4 +1,8 @@
-"""Whether the GPUs of this host may be given to an engine: judge what the probe saw. Pure."""
+"""Whether the GPUs of this host may be given to an engine: judge what the probe saw. Pure.
+
+What the driver wants done with a GPU is NVML's recovery action; there is no table of Xids here
+(the kernel's log is evidence that `status` shows). Nothing is reset by us.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,9 @@ def judge(site: Site, host: HostFacts) -> tuple[Checked, ...]:
             _said("fail", f"no GPU can be reached: {why}", "load the driver; a driver that was"
             " updated needs a reboot"),
         )  # fmt: skip
-    checks = [check for gpu in host.gpus for check in _one(gpu)]
+    checks = [check for gpu in host.gpus for check in (*_health(gpu), *_use(gpu))]
+    if wanted > 1:
+        checks += _uneven(host.gpus)
     sound = len(host.gpus) - sum(gpu.error is not None for gpu in host.gpus)
     if sound < wanted:
         checks.append(_said("fail", f"{sound} GPUs answer and the plan needs {wanted}"))
@@ -33,11 +39,38 @@ def judge(site: Site, host: HostFacts) -> tuple[Checked, ...]:
     return tuple(checks)
 
 
-def _one(gpu: GpuFacts) -> Iterable[Checked]:
+def _health(gpu: GpuFacts) -> Iterable[Checked]:
     name = f"GPU {gpu.index}"
     if gpu.error is not None:
         yield _said("fail", f"{name} is lost: {gpu.error}", "reset it, or reboot the host")
         return
+    if gpu.recovery not in (None, "none"):
+        yield _said("fail", f"{name} is not fit: the driver asks for {gpu.recovery}",
+                    "do that, or take another host; the kernel's log has the Xid")  # fmt: skip
+    if gpu.rows_failed:
+        yield _said("fail", f"{name} has broken memory that can't be replaced by spare rows",
+                    "take another host; the GPU must be exchanged")  # fmt: skip
+    elif gpu.rows_pending:
+        yield _said("warn", f"{name} has broken memory rows that the next reset replaces",
+                    "reset it before the next launch, with nothing running on it")  # fmt: skip
+    if gpu.ecc_uncorrected:
+        yield _said("warn", f"{name} has had {gpu.ecc_uncorrected} memory errors that were not"
+                    " corrected since the driver was loaded", "watch its Xids in status")  # fmt: skip
+    if gpu.fabric not in (None, "up"):
+        yield _said("fail", f"the NVSwitch fabric of {name} is not up: {gpu.fabric}; CUDA would"
+                    " fail with error 802", "systemctl status nvidia-fabricmanager, whose version"
+                    " must be the driver's")  # fmt: skip
+    for reason in gpu.slowdowns or ():
+        yield _said("warn", f"{name} is held back: {reason}", "look at cooling and power")
+    if gpu.pcie_width is not None and gpu.pcie_width < (gpu.pcie_width_max or 0):
+        yield _said("warn", f"{name} has {gpu.pcie_width} of {gpu.pcie_width_max} PCIe lanes")
+    if gpu.persistence is False:
+        yield _said("warn", f"{name} is not in persistence mode", "systemctl enable --now"
+                    " nvidia-persistenced")  # fmt: skip
+
+
+def _use(gpu: GpuFacts) -> Iterable[Checked]:
+    name = f"GPU {gpu.index}"
     if gpu.mig:
         yield _said("fail", f"{name} is cut into MIG instances", "nvidia-smi -mig 0")
     used = sum(process.used or 0 for process in gpu.processes)
@@ -50,13 +83,26 @@ def _one(gpu: GpuFacts) -> Iterable[Checked]:
             "fail", f"{taken:.1f} GiB of {name} are taken by nobody the driver shows",
             "a container or a process that died holds it; reset the GPU, or reboot the host",
         )  # fmt: skip
-    if gpu.nvlinks_total and gpu.nvlinks_active is not None:
-        down = gpu.nvlinks_total - gpu.nvlinks_active
-        if gpu.nvlinks_active and down:
-            yield _said("warn", f"{down} of {gpu.nvlinks_total} NVLinks of {name} are down")
-    if gpu.persistence is False:
-        yield _said("warn", f"{name} is not in persistence mode", "systemctl enable --now"
-                    " nvidia-persistenced")  # fmt: skip
+
+
+def _uneven(gpus: Iterable[GpuFacts]) -> list[Checked]:
+    """Return a failure for each GPU with fewer NVLinks than its like: the others wait for it.
+
+    Why not the links that are down alone: a card without a bridge has all of them down and is
+    sound; where one of equal cards has fewer than the others, something broke.
+    """
+    sound = [gpu for gpu in gpus if gpu.error is None and gpu.nvlinks_active is not None]
+    most: dict[str | None, int] = {}
+    for gpu in sound:
+        most[gpu.name] = max(most.get(gpu.name, 0), gpu.nvlinks_active or 0)
+    return [
+        _said(
+            "fail", f"GPU {gpu.index} has {gpu.nvlinks_active} NVLinks up, and others of its kind"
+            f" have {most[gpu.name]}", "reboot the host; if it stays, take another one",
+        )
+        for gpu in sound
+        if not gpu.mig and (gpu.nvlinks_active or 0) < most[gpu.name]
+    ]  # fmt: skip
 
 
 def _said(outcome: str, evidence: str, fix: str | None = None) -> Checked:

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     del sys.path[0]
 
 import argparse
+import ctypes
 import functools
 import glob
 import importlib
@@ -681,6 +682,30 @@ CURES = {
 }
 LEVELS = {0: "pix", 10: "pix", 20: "pxb", 30: "phb", 40: "node", 50: "sys"}
 SWITCH = 2  # NVML_NVLINK_DEVICE_TYPE_SWITCH
+#: NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, and its values
+RECOVERY = 230
+RECOVERIES = {
+    0: "none",
+    1: "GPU reset",
+    2: "node reboot",
+    3: "drain P2P",
+    4: "drain and reset",
+    5: "recover the IMEX domain",
+    6: "bus reset",
+    7: "system reboot",
+}
+#: NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC
+UNCORRECTED, VOLATILE = 1, 0
+#: NVML_GPU_FABRIC_STATE_*
+FABRIC_NONE, FABRIC_UP = 0, 3
+FABRIC_STATES = {1: "not started", 2: "in progress"}
+#: nvmlClocksEventReason*; those of an idle GPU and of the power limit are no fault
+SLOWDOWNS = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
 P2P_OVER_NVLINK, P2P_OK, P2P_UNKNOWN = 2, 0, 6
 
 
@@ -842,6 +867,7 @@ class Device:
             ("pcie_width_max", "nvmlDeviceGetMaxPcieLinkWidth"),
         ):
             facts[field] = self.ask("PCIe link", name)
+        self.look_at_health()
         self.look_at_links()
         facts["processes"] = self.processes()
 
@@ -866,6 +892,39 @@ class Device:
         for field in ("total", "used", "free"):
             self.facts["memory_" + field] = getattr(memory, field)
         self.facts["memory_reserved"] = getattr(memory, "reserved", None)
+
+    def look_at_health(self) -> None:
+        facts = self.facts
+        values = self.ask("recovery action", "nvmlDeviceGetFieldValues", [RECOVERY])
+        # Why: a driver that does not know the field says so in the field, and has no fault.
+        if values is not None and values[0].nvmlReturn == 0:
+            action = values[0].value.uiVal
+            facts["recovery"] = RECOVERIES.get(action, "action %d of NVML" % action)
+        rows = self.ask("remapped rows", "nvmlDeviceGetRemappedRows")
+        if rows is not None:
+            facts["rows_pending"], facts["rows_failed"] = bool(rows[2]), bool(rows[3])
+        facts["ecc_uncorrected"] = self.ask(
+            "memory errors", "nvmlDeviceGetTotalEccErrors", UNCORRECTED, VOLATILE
+        )
+        facts["fabric"] = self.fabric()
+        held = self.ask("clocks", "nvmlDeviceGetCurrentClocksEventReasons")
+        if held is not None:
+            facts["slowdowns"] = [word for bit, word in SLOWDOWNS.items() if held & bit]
+
+    def fabric(self) -> Optional[str]:
+        """Return "up", or why the NVSwitches are not; None where the GPU hangs on none."""
+        kind = getattr(self.nvml.module, "c_nvmlGpuFabricInfoV_t", None)
+        if kind is None:
+            self.nvml.gap("fabric", self.index, "this pynvml does not know it")
+            return None
+        info = kind()
+        if self.ask("fabric", "nvmlDeviceGetGpuFabricInfoV", ctypes.byref(info)) is None:
+            return None
+        if info.state == FABRIC_NONE:
+            return None
+        if info.state != FABRIC_UP:
+            return FABRIC_STATES.get(info.state, "state %d of NVML" % info.state)
+        return "up" if info.status == 0 else "failed with NVML's error %d" % info.status
 
     def look_at_links(self) -> None:
         total = active = 0

@@ -61,6 +61,18 @@ class GpuFacts(Strict, frozen=True):
     nvlinks_active: int | None = None
     nvlinks_total: int | None = None
     numa_node: int | None = None
+    #: what the driver says must be done before the GPU is used again, None where it can't say;
+    #: "none", else a word of NVML's list of recovery actions
+    recovery: str | None = None
+    #: rows of its memory that wait for a reset to be replaced, and those that can't be
+    rows_pending: bool | None = None
+    rows_failed: bool | None = None
+    #: memory errors that were not corrected, since the driver was loaded
+    ecc_uncorrected: int | None = None
+    #: of the NVSwitches it hangs on: "up", or why not; None where there are none
+    fabric: str | None = None
+    #: why its clocks are held back by the hardware, at this moment
+    slowdowns: tuple[str, ...] | None = None
     peers: tuple[GpuPeer, ...] = ()
     processes: tuple[GpuProcess, ...] = ()
     error: str | None = None

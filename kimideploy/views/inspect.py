@@ -182,6 +182,12 @@ def _notes(gpu: GpuFacts) -> str:
         "persistence mode is off" if gpu.persistence is False else None,
         f"{down} of {gpu.nvlinks_total} NVLinks down" if down else None,
         f"PCIe x{gpu.pcie_width} of x{gpu.pcie_width_max}" if narrow else None,
+        f"the driver asks for: {gpu.recovery}" if gpu.recovery not in (None, "none") else None,
+        "broken memory rows can't be replaced" if gpu.rows_failed else None,
+        "memory rows wait for a reset" if gpu.rows_pending and not gpu.rows_failed else None,
+        f"{gpu.ecc_uncorrected} uncorrected memory errors" if gpu.ecc_uncorrected else None,
+        f"fabric {gpu.fabric}" if gpu.fabric not in (None, "up") else None,
+        *(gpu.slowdowns or ()),
     )
 
 

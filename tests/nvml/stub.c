@@ -20,6 +20,8 @@
  *   level_I L                topology level from this GPU to GPU I
  *   p2p_I S                  NVLink peer status from this GPU to GPU I
  *   procs N, proc_pid, proc_mib, proc_name, procs_error E
+ *   recovery A (-1: unknown field), rows_pending 1, rows_failed 1, ecc_errors N
+ *   fabric S, fabric_status E (0: no NVSwitch; 3: up), clock_reasons BITS
  *
  * -DOLD_DRIVER leaves out what drivers before R450 do not export.
  */
@@ -36,8 +38,11 @@ typedef struct { unsigned version; unsigned long long total, reserved, free, use
 typedef struct { unsigned pid; unsigned long long usedGpuMemory; unsigned gpuInstanceId, computeInstanceId; } ProcessInfo;
 typedef struct device *Device;
 
-/* pynvml's structs must have these sizes: PciInfo, Memory, Memory_v2, ProcessInfo. */
-API const unsigned stub_sizes[4] = { sizeof(PciInfo), sizeof(Memory), sizeof(Memory_v2), sizeof(ProcessInfo) };
+typedef struct { unsigned fieldId, scopeId; long long timestamp, latencyUsec; unsigned valueType; int nvmlReturn; union { double d; unsigned ui; unsigned long long ull; } value; } FieldValue;
+typedef struct { unsigned version; unsigned char clusterUuid[16]; int status; unsigned cliqueId, state, healthMask; } FabricInfo;
+
+/* pynvml's structs must have these sizes: PciInfo, Memory, Memory_v2, ProcessInfo, FieldValue, FabricInfo. */
+API const unsigned stub_sizes[6] = { sizeof(PciInfo), sizeof(Memory), sizeof(Memory_v2), sizeof(ProcessInfo), sizeof(FieldValue), sizeof(FabricInfo) };
 
 static char keys[512][64], values[512][128];
 static int lines = -1;
@@ -188,6 +193,44 @@ API int nvmlDeviceGetCurrPcieLinkGeneration(Device device, unsigned *out) { ANSW
 API int nvmlDeviceGetMaxPcieLinkGeneration(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_gen_max", 5); return SUCCESS; }
 API int nvmlDeviceGetCurrPcieLinkWidth(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_width", 16); return SUCCESS; }
 API int nvmlDeviceGetMaxPcieLinkWidth(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_width_max", 16); return SUCCESS; }
+
+API int nvmlDeviceGetFieldValues(Device device, int count, FieldValue *values) {
+  int gpu = index_of(device);
+  ANSWER_LATE(device);
+  for (int i = 0; i < count; i++) {
+    int known = values[i].fieldId == 230 && number(gpu, "recovery", 0) >= 0;
+    values[i].nvmlReturn = known ? SUCCESS : INVALID_ARGUMENT;
+    values[i].valueType = 1; /* unsigned int */
+    values[i].value.ui = known ? number(gpu, "recovery", 0) : 0;
+  }
+  return SUCCESS;
+}
+#ifndef OLD_DRIVER
+API int nvmlDeviceGetRemappedRows(Device device, unsigned *corrected, unsigned *uncorrected, unsigned *pending, unsigned *failed) {
+  int gpu = index_of(device);
+  ANSWER_LATE(device);
+  *pending = number(gpu, "rows_pending", 0);
+  *failed = number(gpu, "rows_failed", 0);
+  *corrected = 0;
+  *uncorrected = *pending || *failed;
+  return SUCCESS;
+}
+API int nvmlDeviceGetGpuFabricInfoV(Device device, FabricInfo *out) {
+  int on_switch = number(index_of(device), "nvlinks", 18) && numbered(index_of(device), "nvlink_to", 0, -1) < 0;
+  ANSWER_LATE(device);
+  if (out->version != (sizeof *out | 2u << 24)) return 25; /* argument version mismatch */
+  out->state = number(index_of(device), "fabric", on_switch ? 3 : 0);
+  out->status = number(index_of(device), "fabric_status", 0);
+  return SUCCESS;
+}
+API int nvmlDeviceGetCurrentClocksEventReasons(Device device, unsigned long long *out) { ANSWER_LATE(device); *out = number(index_of(device), "clock_reasons", 1); return SUCCESS; }
+#endif
+API int nvmlDeviceGetTotalEccErrors(Device device, unsigned kind, unsigned counter, unsigned long long *out) {
+  ANSWER_LATE(device);
+  if (number(index_of(device), "ecc", 1) < 1) return NOT_SUPPORTED;
+  *out = kind == 1 && counter == 0 ? number(index_of(device), "ecc_errors", 0) : 0;
+  return SUCCESS;
+}
 
 API int nvmlDeviceGetNvLinkState(Device device, unsigned link, unsigned *out) {
   unsigned links = number(index_of(device), "nvlinks", 18);

@@ -30,7 +30,7 @@ def about_gpus(facts: HostFacts) -> dict[str, str]:
 
 def test_stub_structs_have_pynvml_sizes(stub: Path) -> None:
     """The stand-in and pynvml agree on the size of every struct that passes between them."""
-    sizes = (ctypes.c_uint * 4).in_dll(ctypes.CDLL(str(stub / "libnvidia-ml.so.1")), "stub_sizes")
+    sizes = (ctypes.c_uint * 6).in_dll(ctypes.CDLL(str(stub / "libnvidia-ml.so.1")), "stub_sizes")
 
     theirs = [
         ctypes.sizeof(struct)
@@ -39,6 +39,8 @@ def test_stub_structs_have_pynvml_sizes(stub: Path) -> None:
             pynvml.c_nvmlMemory_t,
             pynvml.c_nvmlMemory_v2_t,
             pynvml.c_nvmlProcessInfo_v3_t,
+            pynvml.c_nvmlFieldValue_t,
+            pynvml.c_nvmlGpuFabricInfoV_t,
         )
     ]
     assert theirs == list(sizes)
@@ -72,6 +74,13 @@ def test_eight_h200(machine: Machine) -> None:
         first.pcie_width_max,
     )
     assert (18, 18) == (first.nvlinks_active, first.nvlinks_total)
+    assert ("none", False, False, 0) == (
+        first.recovery,
+        first.rows_pending,
+        first.rows_failed,
+        first.ecc_uncorrected,
+    )
+    assert ("up", ()) == (first.fabric, first.slowdowns)
     assert (GpuProcess(pid=4242, name="/opt/vllm/bin/python3", used=1000 * MIB),) == first.processes
     assert () == last.processes
     assert {} == about_gpus(facts)
@@ -94,6 +103,22 @@ def test_one_a100_in_mig_mode(machine: Machine) -> None:
     assert {"nvlink"} == {peer.link for peer in gpus[0].peers if peer.index != 5}
     assert {"node", "sys"} == {peer.link for peer in gpus[5].peers}
     assert (0, 0) == (gpus[5].nvlinks_active, gpus[5].nvlinks_total)
+
+
+def test_sick_gpus(machine: Machine) -> None:
+    """What the driver knows of a GPU's health is told: what must be done, memory, fabric, heat."""
+    gpus = machine("8xh200-sick").gpus
+
+    assert ["none", "GPU reset", "node reboot", "action 9 of NVML"] == [
+        gpu.recovery for gpu in gpus[:4]
+    ]
+    assert (True, True) == (gpus[4].rows_pending, gpus[4].rows_failed)
+    assert 3 == gpus[5].ecc_uncorrected
+    assert ["in progress", "failed with NVML's error 999", None] == [
+        gpus[6].fabric, gpus[7].fabric, gpus[0].fabric
+    ]  # fmt: skip
+    assert ("hardware slowdown", "hardware thermal slowdown") == gpus[6].slowdowns
+    assert None is gpus[7].recovery
 
 
 def test_gpu_off_the_bus(machine: Machine) -> None:
@@ -126,6 +151,9 @@ def test_old_driver(old_stub: Path) -> None:
             "MIG mode of GPU 0-1",
             "far ends of the NVLinks of GPU 0-1",
             "processes of GPU 0-1",
+            "remapped rows of GPU 0-1",
+            "fabric of GPU 0-1",
+            "clocks of GPU 0-1",
         ),
         "Function Not Found",
     )
