@@ -55,7 +55,7 @@ def _health(gpu: GpuFacts) -> Iterable[Checked]:
                     "reset it before the next launch, with nothing running on it")  # fmt: skip
     if gpu.ecc_uncorrected:
         yield _said("warn", f"{name} has had {gpu.ecc_uncorrected} memory errors that were not"
-                    " corrected since the driver was loaded", "watch its Xids in status")  # fmt: skip
+                    " corrected since the driver was loaded", "status shows its Xids")  # fmt: skip
     if gpu.fabric not in (None, "up"):
         yield _said("fail", f"the NVSwitch fabric of {name} is not up: {gpu.fabric}; CUDA would"
                     " fail with error 802", "systemctl status nvidia-fabricmanager, whose version"
