@@ -1,8 +1,8 @@
 #!/bin/bash
 # Real hosts on this machine: hosts.sh up N FOLDER | start I FOLDER | kill I FOLDER | down FOLDER
 #
-# Each has its own PID 1 (systemd), journal, sshd and network; its root is an overlay of this
-# machine's, kept in memory. A bridge joins them: this machine is 10.177.77.1, host I is
+# Each has its own PID 1 (systemd), journal, sshd, network and control groups; its root is an
+# overlay of this machine's, kept in memory. A bridge joins them: this machine is 10.177.77.1, host I is
 # 10.177.77.(10+I). FOLDER/id.pub may log in as root and as ops; ops may use sudo.
 set -eu
 act=$1
@@ -101,9 +101,24 @@ END
   chmod 440 "$root/etc/sudoers.d/kd"
 }
 
+empty() { # the control group $1 and all below have no process and are gone
+  [ -d "$1" ] || return 0
+  echo 1 >"$1/cgroup.kill"
+  for _ in $(seq 100); do
+    find "$1" -depth -type d -exec rmdir {} + 2>/dev/null && return 0
+    sleep .02
+  done
+  echo "processes are left in $1" >&2
+  return 1
+}
+
 start() {
   mkdir -p "$top/h$i"
-  setsid unshare --pid --fork --mount --uts --ipc --net --cgroup "$0" boot "$i" "$top" \
+  # Why: in a group that hosts share, each PID 1 sees, waits for and removes what is another's.
+  empty "$top/cgroup/kd-h$i"
+  mkdir "$top/cgroup/kd-h$i"
+  setsid sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$top/cgroup/kd-h$i" \
+    unshare --pid --fork --mount --uts --ipc --net --cgroup "$0" boot "$i" "$top" \
     >"$top/h$i/boot.log" 2>&1 </dev/null &
   outer=$!
   pid=
@@ -129,6 +144,8 @@ case $act in
       cp "$top/id.pub" "/tmp/kd-id.$$"
       mount -t tmpfs -o size=6g,mode=755 tmpfs "$top"
       mv "/tmp/kd-id.$$" "$top/id.pub"
+      mkdir "$top/cgroup"
+      mount -t cgroup2 cgroup2 "$top/cgroup"
     }
     ip link show "$bridge" >/dev/null 2>&1 || {
       ip link add "$bridge" type bridge
@@ -142,7 +159,8 @@ case $act in
     ;;
   down)
     for init in "$top"/h*/init; do kill -9 "$(cat "$init")" 2>/dev/null || true; done
-    sleep .2
+    for group in "$top"/cgroup/kd-h*; do empty "$group"; done
+    umount "$top/cgroup" 2>/dev/null || true
     ip link del "$bridge" 2>/dev/null || true
     for _ in $(seq 30); do
       umount "$top" 2>/dev/null && exit 0
