@@ -20,6 +20,10 @@ def _kebab(name: str) -> str:
     return name.lower()
 
 
+#: what takes the place of weights and GPUs: a stand-in, or the real vLLM with a tiny checkpoint
+Rehearsal = Literal["stand-in", "vllm"]
+
+
 class _Event(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag=_kebab
 ):
@@ -31,7 +35,7 @@ class Planned(_Event, frozen=True, kw_only=True):
 
     model: str
     candidate: str
-    rehearsal: Literal["stand-in", "vllm"] | None = None
+    rehearsal: Rehearsal | None = None
 
 
 class Noted(_Event, frozen=True, kw_only=True):
@@ -43,7 +47,7 @@ class Noted(_Event, frozen=True, kw_only=True):
 class Checked(_Event, frozen=True, kw_only=True):
     """One thing that was looked at before the launch."""
 
-    name: Literal["command", "port", "engine", "version", "model", "gpus"]
+    name: Literal["command", "port", "engine", "version", "model", "access", "gpus"]
     outcome: Outcome
     evidence: str
     fix: str | None = None

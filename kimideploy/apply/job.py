@@ -8,17 +8,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import platformdirs
 
+from kimideploy.apply.events import Rehearsal
 from kimideploy.catalog.types import Catalog
 from kimideploy.conformance.smoke import Promise, Subject
 from kimideploy.engines.site import Site, sites
 from kimideploy.errors import MachineError, RequestError
 from kimideploy.planning.types import Launch, Plan
-
-Rehearsal = Literal["stand-in", "vllm"]
 
 #: Seconds without news in the log before an engine counts as hung, a guess: compiling a model of
 #: this size takes minutes and says little.

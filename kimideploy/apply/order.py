@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from kimideploy.apply.events import Rehearsal
 from kimideploy.catalog.load import load_catalog, profile_files, shape_of
 from kimideploy.catalog.types import Catalog
 from kimideploy.documents import read_document
@@ -26,14 +27,26 @@ class Source(Strict, frozen=True, omit_defaults=True):
     """Where the engine comes from.
 
     install: a fresh environment at the pinned version · venv: the one at `path`, as it is ·
-    stand-in: the rehearsal
+    stand-in: a rehearsal without an engine · tiny: one with the vLLM at `path`, on the CPU and a
+    tiny checkpoint
     """
 
-    kind: Literal["install", "venv", "stand-in"] = "install"
+    kind: Literal["install", "venv", "stand-in", "tiny"] = "install"
     path: str | None = None
     #: an index other than PyPI, and a folder of wheels on the host for a host without any
     index: str | None = None
     wheels: str | None = None
+
+    @property
+    def rehearsal(self) -> Rehearsal | None:
+        """What is rehearsed with, None for the real thing."""
+        match self.kind:
+            case "stand-in":
+                return "stand-in"
+            case "tiny":
+                return "vllm"
+            case _:
+                return None
 
 
 class Order(Strict, frozen=True, omit_defaults=True):

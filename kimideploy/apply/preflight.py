@@ -9,6 +9,7 @@ from typing import Literal
 
 from kimideploy.apply.events import Checked
 from kimideploy.apply.look import INCOMPLETE, Folder, Port, Seen
+from kimideploy.apply.reach import Closed
 from kimideploy.catalog.versions import denial, older
 from kimideploy.engines.llamacpp import first_part
 from kimideploy.engines.site import Site, unresolved
@@ -22,6 +23,7 @@ _KINDS: dict[str, type[KimiError]] = {
     "engine": MachineError,
     "version": MachineError,
     "model": WeightsError,
+    "access": MachineError,
     "gpus": MachineError,
 }
 
@@ -148,6 +150,24 @@ def _version_check(site: Site, seen: Seen) -> Checked:
             fix=f"install {engine.versions.pinned}; see {denied.link}",
         )
     return Checked(name="version", outcome="pass", evidence=f"{engine.name} {version}")
+
+
+def judge_reach(user: str, closed: Sequence[Closed]) -> tuple[Checked, ...]:
+    """Return a failure for what the service's user can't reach, none if it reaches all."""
+    if not closed:
+        return ()
+    first = closed[0]
+    where = f" ({first.at} is closed to it)" if first.at != first.path else ""
+    more = f", nor {len(closed) - 1} more" if len(closed) > 1 else ""
+    return (
+        Checked(
+            name="access",
+            outcome="fail",
+            evidence=f"the service's user {user} can't reach {first.path}{where}{more}",
+            fix="let others read it, or keep it where they may: environments in /opt, weights in"
+            " /srv",
+        ),
+    )
 
 
 def judge_model(site: Site, folder: Folder | None) -> Checked:

@@ -66,7 +66,7 @@ def of_release(home: Home, number: int) -> int:
             venv=venv_of(home, order, plan),
             log=Path(f"journalctl -u {UNIT}"),
             ready_timeout=order.quiet,
-            rehearsal="stand-in" if order.engine.kind == "stand-in" else None,
+            rehearsal=order.engine.rehearsal,
         )
     except KimiError as error:
         sys.stderr.write(f"error: {error.message}\n")

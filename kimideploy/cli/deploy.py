@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kimideploy.apply.events import Rehearsal
     from kimideploy.apply.order import Order, Source
     from kimideploy.catalog.types import Catalog
     from kimideploy.cli.hosts import HostOptions
@@ -29,7 +30,7 @@ class Wishes:
     plan: str | None
     ssh_config: Path | None
     venv: Path | None
-    rehearse: bool
+    rehearsal: Rehearsal | None
     offline: bool
     accept_code: bool
     adopt: tuple[str, ...] = ()
@@ -59,6 +60,7 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     from kimideploy.errors import KimiError  # noqa: PLC0415
     from kimideploy.remote.places import There, each  # noqa: PLC0415
 
+    _possible(wishes)
     makers = [reaches(name, hosts, install=not wishes.dry_run) for name in hosts.host or ()]
     found: list[Reached] = []
     failed: list[KimiError] = []
@@ -85,6 +87,17 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     if not wishes.dry_run:
         orders = _supplied(orders, found, hosts, wishes)
     applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
+
+
+def _possible(wishes: Wishes) -> None:
+    """Raise RequestError for what needs no host to be refused."""
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    if wishes.rehearsal == "vllm" and wishes.venv is None:
+        raise RequestError(
+            "--rehearse=vllm needs --venv: where vLLM's CPU build is on the hosts",
+            hint="--rehearse for a stand-in, which needs nothing",
+        )
 
 
 def _supplied(
@@ -165,6 +178,11 @@ def _plans(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> li
             refuse(decision, as_json=wishes.as_json)
         plans.append(decision)
     nodes = plans[0].candidate.nodes
+    if nodes > 1 and wishes.rehearsal == "vllm":
+        raise RequestError(
+            "the tiny checkpoint is for one node, and this plan has several",
+            hint="--rehearse rehearses all of them with a stand-in",
+        )
     if nodes not in (1, len(found)):
         raise RequestError(
             f"the plan is for {nodes} nodes, and {len(found)} hosts were named",
@@ -183,7 +201,7 @@ def _decided(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> 
     if wishes.plan is not None:
         plan = _saved(wishes.plan, options, found, wishes.ssh_config)
         return [plan] * len(found)
-    if wishes.rehearse and not options.facts:
+    if wishes.rehearsal is not None and not options.facts:
         usual = dataclasses.replace(options, hardware=options.hardware or REHEARSED)
         usual = dataclasses.replace(usual, head_address=_head(usual, found, wishes.ssh_config))
         return [decide_from_options(usual)[0]] * len(found)
@@ -269,8 +287,10 @@ def _order(reached: Reached, mine: Mine, hosts: HostOptions, wishes: Wishes) -> 
 def _source(reached: Reached, hosts: HostOptions, wishes: Wishes) -> Source:
     from kimideploy.apply.order import Source  # noqa: PLC0415
 
-    if wishes.rehearse:
+    if wishes.rehearsal == "stand-in":
         return Source(kind="stand-in")
+    if wishes.rehearsal == "vllm":
+        return Source(kind="tiny", path=str(wishes.venv))
     if wishes.venv is not None:
         return Source(kind="venv", path=str(wishes.venv))
     wheels = f"{reached.top}/wheels" if hosts.wheelhouse is not None else None

@@ -17,7 +17,8 @@ from kimideploy.cli.options import JsonOpt, PlanOptions, takes
 from kimideploy.cli.pull import AcceptOpt, OfflineOpt, ToOpt
 
 if TYPE_CHECKING:
-    from kimideploy.apply.job import Job, Rehearsal
+    from kimideploy.apply.events import Rehearsal
+    from kimideploy.apply.job import Job
     from kimideploy.catalog.types import Catalog
     from kimideploy.planning.types import Decision, Plan
     from kimideploy.weights.resolve import Ways
@@ -129,7 +130,7 @@ def serve(
     if hosts.host:
         from kimideploy.cli.deploy import Wishes, deploy  # noqa: PLC0415
 
-        _only_here(node=node, once=once, log=log, to=to, rehearsal=rehearsal)
+        _only_here(node=node, once=once, log=log, to=to)
         deploy(
             options,
             hosts,
@@ -137,7 +138,7 @@ def serve(
                 plan=plan,
                 ssh_config=hosts.ssh_config,
                 venv=venv,
-                rehearse=rehearsal is not None,
+                rehearsal=rehearsal,
                 offline=offline,
                 accept_code=accept_code,
                 adopt=tuple(adopt or ()),
@@ -194,9 +195,7 @@ def serve(
         raise typer.Exit(1)
 
 
-def _only_here(
-    *, node: int, once: bool, log: Path | None, to: Path | None, rehearsal: Rehearsal | None
-) -> None:
+def _only_here(*, node: int, once: bool, log: Path | None, to: Path | None) -> None:
     """Raise RequestError for an option that means nothing on a host."""
     from kimideploy.errors import RequestError  # noqa: PLC0415
 
@@ -204,10 +203,6 @@ def _only_here(
     for flag, value in given.items():
         if value:
             raise RequestError(f"{flag} is for serving on this machine; leave it out with --host")
-    if rehearsal == "vllm":
-        raise RequestError(
-            "--rehearse=vllm is for this machine", hint="--rehearse for a stand-in on the host"
-        )
 
 
 def _on_weights(plan: Plan, catalog: Catalog, top: Path, ways: Ways, *, as_json: bool) -> Plan:

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kimideploy.files import write_whole
+
 #: Kimi's special tokens (tokenizer_config.json of the family), with ids of our own
 SPECIAL = (
     "[BOS]",
@@ -75,7 +77,23 @@ TEMPLATE = """\
 def write_tiny(folder: Path) -> None:
     """Write the checkpoint's files into *folder*, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Any] = {
+    for name, text in _files().items():
+        write_whole(folder / name, text.encode())
+
+
+def is_written(folder: Path) -> bool:
+    """Return whether the checkpoint's files are in *folder*, as this version writes them."""
+    try:
+        return all(
+            (folder / name).read_text(encoding="utf-8") == text for name, text in _files().items()
+        )
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _files() -> dict[str, str]:
+    """Name → text of each file."""
+    values: dict[str, Any] = {
         "config.json": _config(),
         "generation_config.json": {
             "bos_token_id": BOS,
@@ -95,10 +113,11 @@ def write_tiny(folder: Path) -> None:
             "chat_template": TEMPLATE,
         },
     }
-    for name, value in files.items():
-        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    files = {
+        name: json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+        for name, value in values.items()
+    }
+    return files | {"chat_template.jinja": TEMPLATE}
 
 
 def _config() -> dict[str, Any]:

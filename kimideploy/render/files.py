@@ -146,7 +146,9 @@ def _unit(
     local = not site.from_hub or plan.candidate.engine in ("ktransformers", "llamacpp")
     local = local and not rehearsal
     if local:
-        _check_path(site.folder)
+        _check_path("--model-path", site.folder)
+    if how is not None and how.venv is not None:
+        _check_path("--venv", how.venv)
     seconds = _load_seconds(site) if how is None else int(how.quiet) + 120
     vendor = site.generation.vendor if site.generation is not None and not rehearsal else "none"
     cluster = plan.candidate.nodes > 1
@@ -173,7 +175,7 @@ def _unit(
         ),
         "vendor": vendor,
         "devices": [*(_AMD if vendor == "amd" else _NVIDIA), *([_RDMA] if cluster else [])],
-        "home": local and site.folder.startswith(("/home/", "/root/")),
+        "home": (local and _in_a_home(site.folder)) or any(map(_in_a_home, paths)),
         "alone": (local or rehearsal) and not cluster and not launch.secrets and site.draft is None,
     }
 
@@ -192,16 +194,20 @@ def _load_seconds(site: Site) -> int:
     return -(-seconds // 300) * 300
 
 
-def _check_path(path: str) -> None:
+def _in_a_home(path: str) -> bool:
+    return path.startswith(("/home/", "/root/"))
+
+
+def _check_path(flag: str, path: str) -> None:
     if not path.startswith("/"):
         raise RequestError(
-            f"--model-path {path!r} is relative, and a unit has no folder to start from",
+            f"{flag} {path!r} is relative, and a unit has no folder to start from",
             hint="write the whole path, from / on",
         )
     if path.startswith(("/tmp/", "/var/tmp/", "/run/user/")):  # noqa: S108
         raise RequestError(
-            f"--model-path {path!r} is hidden from the unit, which has its own /tmp",
-            hint="keep weights where they last, for example under /srv/models",
+            f"{flag} {path!r} is hidden from the unit, which has its own /tmp",
+            hint="keep it where it lasts, weights for example under /srv/models",
         )
 
 

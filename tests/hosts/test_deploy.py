@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.rig import ENGINE, Rig, wait_for
+from tests.hosts.rig import ENGINE, WEIGHTS, Rig, wait_for
 
 
 def _serve(rig: Rig, plan: Path, *words: str, host: str | None = None) -> tuple[int, str, str]:
@@ -185,6 +185,36 @@ def test_by_hand_is_seen(rig: Rig, host: str, plan: Path) -> None:
     assert "+TimeoutStopSec=1" in shown.stdout
     assert 0 == code
     assert [] == rig.status(1).get("drift", [])
+
+
+def test_what_its_user_cannot_reach(rig: Rig, host: str, plan: Path, tmp_path: Path) -> None:
+    """An engine or weights that are closed to the service's user are found before anything stops."""
+    _serve(rig, plan)
+    began = rig.show(1, "ActiveEnterTimestampMonotonic")
+    rig.sh(1, f"cp -a {ENGINE} /root/engine; cp -a {WEIGHTS} /srv/models/closed;"
+           " chmod 600 /srv/models/closed/config.json")  # fmt: skip
+    closed = rig.plan(tmp_path, model_path="/srv/models/closed")
+
+    program = rig.run("serve", "--plan", str(plan), "--venv", "/root/engine", host=host)
+    weights = _serve(rig, closed)
+    rig.sh(1, "rm -r /root/engine /srv/models/closed")
+
+    assert 3 == program.returncode
+    assert "can't reach /root/engine/bin/vllm (/root is closed to it)" in program.stderr
+    assert (3, "") == weights[:2]
+    assert "kimideploy can't reach /srv/models/closed/config.json" in weights[2]
+    assert began == rig.show(1, "ActiveEnterTimestampMonotonic")
+
+
+def test_an_environment_in_a_home(rig: Rig, host: str, plan: Path) -> None:
+    """An environment in a home that is open to others is seen by the unit."""
+    rig.sh(1, f"chmod 755 /home/ops; cp -a {ENGINE} /home/ops/engine")
+
+    ended = rig.run("serve", "--plan", str(plan), "--venv", "/home/ops/engine", host=host)
+    rig.sh(1, "rm -r /home/ops/engine; chmod 700 /home/ops")
+
+    assert 0 == ended.returncode, ended.stderr
+    assert {"ProtectHome": "read-only"} == rig.show(1, "ProtectHome")
 
 
 def test_a_sick_gpu_is_not_hammered(rig: Rig, host: str, plan: Path) -> None:

@@ -44,16 +44,11 @@ class Work:
         """The environment the engine is in; None for the stand-in."""
         return venv_of(self.home, self.order, self.plan)
 
-    @property
-    def is_rehearsal(self) -> bool:
-        """Whether no weights and no GPU are needed."""
-        return self.order.engine.kind == "stand-in"
-
 
 def venv_of(home: Home, order: Order, plan: Plan) -> Path | None:
     """Return the environment the engine is in; None for the stand-in."""
     match order.engine.kind:
-        case "venv":
+        case "venv" | "tiny":
             return Path(str(order.engine.path))
         case "install":
             # Why the words, too: what is made anew must not be what the release before runs from.

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from kimideploy.apply import preflight
 from kimideploy.apply.events import Change, Checked, Noted
-from kimideploy.apply.home import UNIT
+from kimideploy.apply.home import UNIT, USER
 from kimideploy.apply.job import Job, job
 from kimideploy.apply.journal import now
-from kimideploy.apply.look import look, look_at_port
+from kimideploy.apply.look import INCOMPLETE, Seen, look, look_at_port
 from kimideploy.apply.ports import holders
+from kimideploy.apply.reach import closed_to, of_program
 from kimideploy.apply.release import Made, store
 from kimideploy.apply.steps.base import Step, Work, difference, program
 from kimideploy.errors import EngineError
@@ -78,13 +79,20 @@ class CheckStep(Step):
         if port.state == "taken" and _ours(work, launch.port):
             # Why: the release before holds it until it is stopped.
             port = type(port)("free")
-        if work.is_rehearsal:
+        if what.rehearsal == "stand-in":
             return list(preflight.rehearsed(launch, port))
         host = inspect_local(venvs=[work.venv] if work.venv is not None else [])
         seen = look(site, launch, host, what.path)
+        checks = preflight.judge(site, launch, seen)
+        if what.rehearsal is not None:
+            checks = preflight.without_weights(checks)
+        closed = closed_to(USER, _needed(seen)) if work.home.scope == "system" else ()
         return [
-            check if check.name != "port" else preflight.judge_port(launch, port)
-            for check in preflight.judge(site, launch, seen)
+            *(
+                check if check.name != "port" else preflight.judge_port(launch, port)
+                for check in checks
+            ),
+            *preflight.judge_reach(USER, closed),
         ]
 
     def _verify(self, work: Work) -> None:
@@ -113,7 +121,7 @@ def job_of(work: Work) -> Job:
         venv=venv if venv is not None and venv.is_dir() else None,
         log=Path(os.devnull),
         ready_timeout=work.order.quiet,
-        rehearsal="stand-in" if work.is_rehearsal else None,
+        rehearsal=work.order.engine.rehearsal,
     )
 
 
@@ -125,7 +133,7 @@ def unit_of(work: Work, number: int) -> str:
         venv=str(work.venv) if work.venv is not None else None,
         settings=str(home.settings / "engine.env"),
         quiet=job_of(work).quiet,
-        rehearsal=work.is_rehearsal,
+        rehearsal=work.order.engine.rehearsal is not None,
         user=home.scope == "user",
     )
     return unit(work.plan, work.order.node, how, work.catalog)
@@ -136,6 +144,18 @@ def _is_same(work: Work, same: str | None) -> bool:
     return (
         previous is not None and previous.made.digest == work.order.digest and previous.unit == same
     )
+
+
+def _needed(seen: Seen) -> list[tuple[Path, int]]:
+    """Return what the engine's user must be able to run, and to read."""
+    needed = list(of_program(Path(seen.executable))) if seen.executable is not None else []
+    if seen.folder is not None and seen.folder.exists:
+        folder = Path(seen.folder.path)
+        needed.append((folder, os.R_OK | os.X_OK))
+        needed += [
+            (folder / name, os.R_OK) for name in seen.folder.sizes if not name.endswith(INCOMPLETE)
+        ]
+    return needed
 
 
 def _ours(work: Work, port: int) -> bool:

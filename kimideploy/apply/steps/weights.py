@@ -1,4 +1,7 @@
-"""The weights: pulled by this host and proved, or taken over from what is here."""
+"""The weights: pulled by this host and proved, or taken over from what is here.
+
+A rehearsal with the real vLLM has a tiny checkpoint in their place, whatever the plan says.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 from kimideploy.apply.events import Change
 from kimideploy.apply.steps.base import Step, Work
 from kimideploy.apply.weights import bring, foretold
+from kimideploy.rehearsal.real import on_tiny
+from kimideploy.rehearsal.tiny import is_written, write_tiny
 from kimideploy.weights.resolve import Ways
 from kimideploy.weights.unbundle import unbundle
 
@@ -18,6 +23,8 @@ class WeightsStep(Step):
 
     def look(self, work: Work) -> tuple[Change, ...]:
         """Return what must come; the plan is put on weights that are here."""
+        if work.order.engine.kind == "tiny":
+            return _look_at_tiny(work)
         if _is_named(work):
             return ()
         if work.plan.local is not None and Path(work.plan.local.path).exists():
@@ -30,14 +37,32 @@ class WeightsStep(Step):
 
     def do(self, work: Work) -> None:
         """Bring them."""
+        if work.order.engine.kind == "tiny":
+            write_tiny(_tiny(work))
+            return
         if work.order.bundle is not None:
             where = Path(work.order.bundle)
             unbundle(where, work.home.models, accept_code=work.order.accept_code, tell=work.tell)
         work.plan = bring(work.plan, work.catalog, work.home.models, _ways(work), work.tell)
 
 
+def _look_at_tiny(work: Work) -> tuple[Change, ...]:
+    """Put the plan on the tiny checkpoint; every word that differs from the plan's is a change."""
+    folder = _tiny(work)
+    changes: tuple[str, ...] = ()
+    if work.plan.request.model_path != str(folder):
+        work.plan, changes = on_tiny(work.plan, folder)
+    if is_written(folder):
+        return ()
+    return (Change(f"write a tiny checkpoint to {folder}"), *map(Change, changes))
+
+
+def _tiny(work: Work) -> Path:
+    return work.home.models / "tiny-kimi"
+
+
 def _is_named(work: Work) -> bool:
-    return work.is_rehearsal or work.plan.request.model_path is not None
+    return work.order.engine.rehearsal is not None or work.plan.request.model_path is not None
 
 
 def _ways(work: Work) -> Ways:
