@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from kimideploy.apply import host
+from kimideploy.apply import host, peer
 from kimideploy.apply.answers import Action
 from kimideploy.apply.home import Home
 from kimideploy.apply.order import Order
@@ -30,6 +30,8 @@ class Wish(Strict, frozen=True):
     seconds: float = 0
     force: bool = False
     weights: bool = False
+    folders: tuple[str, ...] = ()
+    address: str = ""
     count: int = 20
 
 
@@ -53,6 +55,8 @@ _VERBS: dict[str, Callable[[Home, Wish], Any]] = {
     "holder": lambda home, _: host.held_by(home),
     "hold": lambda home, wish: host.hold(home, wish.who, wish.why, wish.seconds),
     "break": lambda home, wish: host.break_lock(home, wish.who, force=wish.force, run=wish.run),
+    "share": lambda home, wish: peer.share(home, wish.folders, wish.address),
+    "unshare": lambda home, _: peer.unshare(home),
     "destroy": lambda home, wish: host.destroy(home, wish.who, weights=wish.weights),
 }
 

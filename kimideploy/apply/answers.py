@@ -6,6 +6,7 @@ from typing import Literal
 
 from kimideploy.apply.events import Change, Died, Ended, Progress
 from kimideploy.facts.types import Strict
+from kimideploy.weights.manifest import Manifest
 
 
 class Holder(Strict, frozen=True, omit_defaults=True):
@@ -80,6 +81,14 @@ class Begun(Strict, frozen=True, omit_defaults=True):
     looked: tuple[Looked, ...] = ()
     run: str | None = None
     ended: Ended | None = None
+
+
+class Shared(Strict, frozen=True):
+    """Where other nodes get this host's weights, and what proves them. The token is a secret."""
+
+    url: str
+    token: str
+    manifests: tuple[Manifest, ...]
 
 
 class Past(Strict, frozen=True, omit_defaults=True):

@@ -9,6 +9,7 @@ import socket
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
@@ -41,6 +42,7 @@ from kimideploy.apply.steps.weights import WeightsStep
 from kimideploy.apply.systemd import Systemd
 from kimideploy.engines import complete
 from kimideploy.errors import BusyError, EngineError, KimiError
+from kimideploy.weights.manifest import COMMIT
 
 STEPS: tuple[Step, ...] = (
     Place(),
@@ -57,6 +59,8 @@ STEPS: tuple[Step, ...] = (
 )
 #: what a release that is here already still has to go through
 _TRIAL = tuple(step for step in STEPS if not isinstance(step, (ReleaseStep, WeightsStep)))
+#: what can be brought while another release serves
+_PREPARATION = STEPS[: STEPS.index(next(s for s in STEPS if isinstance(s, WeightsStep))) + 1]
 _INTERRUPTED, _BUG = 130, 70
 _DEAD_MAN = "the dead man"
 
@@ -67,7 +71,7 @@ def look(home: Home, order: Order, number: int | None = None) -> tuple[Looked, .
     *number*: return to that release. Raises KimiError for what can be seen not to work.
     """
     work = _work(home, order, "", lambda _: None, number)
-    return tuple(Looked(step.name, step.look(work)) for step in _steps(number))
+    return tuple(Looked(step.name, step.look(work)) for step in _steps(order, number))
 
 
 def carry(home: Home, run: str, *, wait: float = 0, alone: bool = False) -> int:
@@ -85,7 +89,9 @@ def carry(home: Home, run: str, *, wait: float = 0, alone: bool = False) -> int:
                 caught.allow()
                 work = _work(home, order, run, tell, number)
                 work.alone = alone
-                ended = _carried(work, _steps(number), "apply" if number is None else "rollback")
+                ended = _carried(
+                    work, _steps(order, number), "apply" if number is None else "rollback"
+                )
                 caught.shield()
         except (KimiError, KeyboardInterrupt) as error:
             ended = _failed(error)
@@ -165,6 +171,8 @@ def _carried(work: Work, steps: Sequence[Step], action: Action) -> Ended:
     here = work.release
     if changed:
         note("done")
+    if work.order.prepare:
+        return Ended(result="done" if changed else "unchanged", weights=_folders(work))
     url = job_of(work).url if not work.plan.launches[work.order.node].headless else None
     return Ended(
         result="done" if changed else "unchanged",
@@ -172,6 +180,18 @@ def _carried(work: Work, steps: Sequence[Step], action: Action) -> Ended:
         serving=here.number if here is not None else None,
         url=url,
     )
+
+
+def _folders(work: Work) -> tuple[str, ...]:
+    """Return the folders of the store that the plan is served from."""
+    local = work.plan.local
+    if local is None:
+        return ()
+    # Why the parent: llama.cpp is given the first part of a GGUF.
+    main = next(
+        p for p in (Path(local.path), *Path(local.path).parents) if COMMIT.fullmatch(p.name)
+    )
+    return (str(main), *([local.draft] if local.draft is not None else []))
 
 
 def _verify(step: Step, work: Work) -> None:
@@ -224,7 +244,9 @@ def _failed(error: BaseException) -> Ended:
     )
 
 
-def _steps(number: int | None) -> tuple[Step, ...]:
+def _steps(order: Order, number: int | None) -> tuple[Step, ...]:
+    if order.prepare:
+        return _PREPARATION
     return STEPS if number is None else _TRIAL
 
 
@@ -262,4 +284,5 @@ def _same(home: Home, order: Order, before: Release | None) -> Release | None:
 
 def _what(order: Order) -> str:
     plan = order.plan
-    return f"serve {plan.served_name} ({plan.candidate.label})"
+    verb = "prepare" if order.prepare else "serve"
+    return f"{verb} {plan.served_name} ({plan.candidate.label})"

@@ -176,6 +176,8 @@ class Ended(_Event, frozen=True, kw_only=True):
     release: int | None = None
     serving: int | None = None
     url: str | None = None
+    #: the folders of weights that are here, where only engine and weights were asked for
+    weights: tuple[str, ...] = ()
     message: str | None = None
     hint: str | None = None
 

@@ -45,7 +45,7 @@ def begin(home: Home, order: Order, number: int | None = None, *, wait: float = 
     host and *wait* is 0.
     """
     steps = looked(home, order, number)
-    if not any(step.changes for step in steps):
+    if not order.prepare and not any(step.changes for step in steps):
         found = current(home)
         here = found.number if found is not None else None
         ended = Ended(result="unchanged", release=here, serving=here, url=_url(home))
@@ -56,18 +56,28 @@ def begin(home: Home, order: Order, number: int | None = None, *, wait: float = 
     for path, mode in home.folders[:3]:
         path.mkdir(parents=True, exist_ok=True, mode=mode)
     run = runs.begin(home, order, number)
-    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    if order.hub is not None:
-        environment["HF_ENDPOINT"] = order.hub
-    token = home.settings / "hub.token"
-    if token.is_file():
-        environment["HF_TOKEN_PATH"] = str(token)
+    environment = _way_to_weights(home, order)
     words = [program(home), "host", "carry", run, *(["--wait", f"{wait:g}"] if wait else [])]
     file = home.runs / run / "env"
     lines = [f"{file_assignment(name, value)}\n" for name, value in environment.items()]
     write(file, "".join(lines).encode(), mode=0o600)
     Systemd(home.scope).detach(f"kimideploy-run-{run}", words, file)
     return Begun(looked=steps, run=run)
+
+
+def _way_to_weights(home: Home, order: Order) -> dict[str, str]:
+    """Return the variables by which a run finds the hub, or the node in its place."""
+    if order.peer is not None:
+        # Why all: a proxy of the site leads out of it, and the other node is inside.
+        token = str(home.settings / "peer.token")
+        return {"HF_ENDPOINT": order.peer.url, "HF_TOKEN_PATH": token, "NO_PROXY": "*"}
+    found = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    if order.hub is not None:
+        found["HF_ENDPOINT"] = order.hub
+    token_file = home.settings / "hub.token"
+    if token_file.is_file():
+        found["HF_TOKEN_PATH"] = str(token_file)
+    return found
 
 
 def back(home: Home, number: int | None, who: str, *, wait: float = 0) -> Begun:

@@ -19,6 +19,7 @@ from kimideploy.documents import read_document
 from kimideploy.errors import RequestError
 from kimideploy.facts.types import Strict
 from kimideploy.planning.types import Plan
+from kimideploy.weights.manifest import Manifest
 
 SCHEMA = "kimideploy.order/1"
 
@@ -49,6 +50,13 @@ class Source(Strict, frozen=True, omit_defaults=True):
                 return None
 
 
+class Peer(Strict, frozen=True):
+    """Another node that gives its weights: where, and the manifests of what it gives."""
+
+    url: str
+    manifests: tuple[Manifest, ...]
+
+
 class Order(Strict, frozen=True, omit_defaults=True):
     """The plan, which of its nodes this host is, and how to go about it. Times are seconds."""
 
@@ -64,6 +72,10 @@ class Order(Strict, frozen=True, omit_defaults=True):
     quiet: float | None = None
     #: another hub than the usual one
     hub: str | None = None
+    #: the node to take weights from instead of a hub
+    peer: Peer | None = None
+    #: only bring engine and weights, and change nothing that runs
+    prepare: bool = False
     #: profiles of the operator's own: path below the folder, and text
     profiles: tuple[tuple[str, str], ...] = ()
     #: proved releases that are kept besides the current one

@@ -103,16 +103,20 @@ class Systemd:
         self._try("systemctl", "stop", "--", unit)
         self._try("systemctl", "reset-failed", "--", unit)
 
-    def detach(self, unit: str, argv: Sequence[str], environment: Path | None = None) -> None:
+    def detach(
+        self, unit: str, argv: Sequence[str], environment: Path | None = None,
+        properties: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         """Have *argv* run as the transient *unit*, which outlives whoever asked for it.
 
         *environment* is a file of NAME=value. Why no words: systemd shows those to everybody, and
         a proxy's address may hold its password.
         """
-        file = [f"--property=EnvironmentFile={environment}"] if environment is not None else []
+        more = [f"--property={line}" for line in properties]
+        more += [f"--property=EnvironmentFile={environment}"] if environment is not None else []
         self._run(
             "systemd-run", f"--unit={unit}", "--collect", "--quiet", "--no-ask-password",
-            "--property=KillMode=mixed", "--property=TimeoutStopSec=5min", *file, "--", *argv,
+            "--property=KillMode=mixed", "--property=TimeoutStopSec=5min", *more, "--", *argv,
         )  # fmt: skip
 
     def verify(self, unit: Path) -> str:

@@ -35,8 +35,13 @@ def applied(
     )
 
 
-def begun_on(where: Sequence[Place], begin: Callable[[Place], Begun], *, as_json: bool) -> None:
-    """Begin a change on each host, and watch them all; one that fails leaves the others alone."""
+def begun_on(
+    where: Sequence[Place], begin: Callable[[Place], Begun], *, as_json: bool
+) -> dict[str, Ended]:
+    """Begin a change on each host, and watch them all; one that fails leaves the others alone.
+
+    Returns how each ended; raises the first failure.
+    """
     from kimideploy.errors import KimiError  # noqa: PLC0415
 
     runs: list[tuple[Place, str]] = []
@@ -51,7 +56,7 @@ def begun_on(where: Sequence[Place], begin: Callable[[Place], Begun], *, as_json
             runs.append((place, found.run))
         elif found.ended is not None:
             ended[place.name] = found.ended
-    watched(runs, as_json=as_json, before=ended)
+    return watched(runs, as_json=as_json, before=ended)
 
 
 def watched(
@@ -59,7 +64,7 @@ def watched(
     *,
     as_json: bool,
     before: dict[str, Ended | KimiError] | None = None,
-) -> None:
+) -> dict[str, Ended]:
     """Show every run until it has ended, then all answers; raises the first failure."""
     from kimideploy.errors import KimiError  # noqa: PLC0415
     from kimideploy.remote.host import error_of  # noqa: PLC0415
@@ -102,6 +107,7 @@ def watched(
         sys.stderr.write(tame(f"error: {failure.message}\n"))
     if failures:
         raise failures[0]
+    return {name: found for name, found in ended.items() if not isinstance(found, KimiError)}
 
 
 def replanned(place: Place, profiles: Sequence[Path]) -> Order:
@@ -124,7 +130,7 @@ def replanned(place: Place, profiles: Sequence[Path]) -> Order:
     if not isinstance(decision, Plan):
         raise RequestError(f"{place.name}: nothing fits any more: {decision.reason}")
     return msgspec.structs.replace(
-        before, plan=complete(decision, catalog), profiles=overlay(folders), who=who()
+        before, plan=complete(decision, catalog), profiles=overlay(folders), bundle=None, who=who()
     )
 
 

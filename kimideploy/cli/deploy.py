@@ -40,6 +40,10 @@ class Wishes:
     ready_timeout: float | None = None
     keep: int = 3
     wait: float = 0
+    #: only bring engine and weights
+    prepare: bool = False
+    #: the first host pulls, and gives the weights to the others
+    pull_once: bool = False
     dry_run: bool = False
     as_json: bool = False
 
@@ -57,6 +61,7 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     """Have every host serve; the exit code is the first one's that fails."""
     from kimideploy.cli.changes import applied  # noqa: PLC0415
     from kimideploy.cli.hosts import reaches  # noqa: PLC0415
+    from kimideploy.cli.peers import shared  # noqa: PLC0415
     from kimideploy.errors import KimiError  # noqa: PLC0415
     from kimideploy.remote.places import There, each  # noqa: PLC0415
 
@@ -86,7 +91,8 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
         orders = [(p, o) for (p, o), one in zip(orders, found, strict=True) if one.is_ready]
     if not wishes.dry_run:
         orders = _supplied(orders, found, hosts, wishes)
-    applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
+    with shared(orders, found, options.head_address, wishes) as given:
+        applied(given, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
 
 
 def _possible(wishes: Wishes) -> None:
@@ -98,6 +104,8 @@ def _possible(wishes: Wishes) -> None:
             "--rehearse=vllm needs --venv: where vLLM's CPU build is on the hosts",
             hint="--rehearse for a stand-in, which needs nothing",
         )
+    if wishes.rehearsal is not None and wishes.pull_once:
+        raise RequestError("a rehearsal pulls no weights; leave --pull-once out")
 
 
 def _supplied(
@@ -279,6 +287,7 @@ def _order(reached: Reached, mine: Mine, hosts: HostOptions, wishes: Wishes) -> 
         hub=wishes.hub,
         profiles=mine.profiles,
         keep=wishes.keep,
+        prepare=wishes.prepare,
         confirm=_CONFIRM if mine.plan.candidate.nodes > 1 else None,
         who=who(),
     )

@@ -6,6 +6,7 @@ Requests come as JSON on stdin, answers go as JSON to stdout. People use the com
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -44,6 +45,20 @@ def carry(
     from kimideploy.apply.carry import carry as carried  # noqa: PLC0415
 
     raise typer.Exit(carried(_home(), run, wait=wait, alone=alone))
+
+
+@app.command()
+def share(
+    folders: list[Path],
+    *,
+    address: Annotated[str, typer.Option()],
+    port: Annotated[int, typer.Option()],
+    token_file: Annotated[Path | None, typer.Option()] = None,
+) -> None:
+    """Give weights to other nodes, as a unit of its own."""
+    from kimideploy.apply.peer import serve  # noqa: PLC0415
+
+    serve(folders, address, port, token_file)
 
 
 @app.command()

@@ -100,6 +100,18 @@ def serve(
         Path | None,
         typer.Option("--hub-token-file", metavar="FILE", help="with --host: the hub's token"),
     ] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare", help="with --host: only bring engine and weights, touch nothing that runs"
+        ),
+    ] = False,
+    pull_once: Annotated[
+        bool,
+        typer.Option(
+            "--pull-once", help="with --host: the first host pulls, the others take it from there"
+        ),
+    ] = False,
     keep: Annotated[int, typer.Option(help="with --host: releases kept to return to", min=1)] = 3,
     wait: Annotated[
         float, typer.Option(help="with --host: seconds to wait for somebody else's change")
@@ -148,6 +160,8 @@ def serve(
                 ready_timeout=ready_timeout,
                 keep=keep,
                 wait=wait,
+                prepare=prepare,
+                pull_once=pull_once,
                 dry_run=dry_run,
                 as_json=as_json,
             ),

@@ -205,6 +205,8 @@ def _done(found: Ended | KimiError) -> str:
     if isinstance(found, KimiError):
         return found.message
     what = "nothing was to be done" if found.result == "unchanged" else "done"
+    if found.weights:
+        return f"{what}; engine and weights are here, and what runs is as before"
     return f"{what}; release {found.release} serves" if found.release is not None else what
 
 

@@ -40,6 +40,8 @@ class Ways:
     adopt: tuple[Path, ...] = ()
     #: take code that differs from what was accepted before
     accept_code: bool = False
+    #: what is known already, from a trusted source, of commits that a hub need not be asked about
+    manifests: tuple[Manifest, ...] = ()
 
 
 class Line:
@@ -152,6 +154,9 @@ def planned(wanted: Wanted, folder: Path, line: Line) -> Manifest:
     A commit that is named, begun or, offline, the only one there, is known without the hub where an
     earlier pull has written its manifest; otherwise the hub tells it now.
     """
+    given = _given(wanted, line.ways)
+    if given is not None:
+        return given
     revision = _revision(wanted, folder, line.ways, line.tell)
     return _known(folder, wanted, revision) or _asked(wanted, folder, revision, line)
 
@@ -161,10 +166,26 @@ def known(wanted: Wanted, folder: Path, ways: Ways) -> Manifest | None:
 
     Raises WeightsError where it may not be asked, either.
     """
+    given = _given(wanted, ways)
+    if given is not None:
+        return given
     found = _known(folder, wanted, _revision(wanted, folder, ways, lambda _: None))
     if found is None and ways.offline:
         raise _forbidden(wanted.repo)
     return found
+
+
+def _given(wanted: Wanted, ways: Ways) -> Manifest | None:
+    """Return the manifest of *wanted* that came along with the order to pull it."""
+    return next(
+        (
+            checked(one)
+            for one in ways.manifests
+            if (one.repo, one.quant) == (wanted.repo, wanted.quant)
+            and wanted.revision in (None, one.revision)
+        ),
+        None,
+    )
 
 
 def _revision(wanted: Wanted, folder: Path, ways: Ways, tell: Tell) -> str | None:

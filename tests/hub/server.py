@@ -156,18 +156,18 @@ def _entry(path: Path, xet: str | None) -> Entry:
 
 
 @contextmanager
-def running(tls: ssl.SSLContext | None = None) -> Iterator[Hub]:
-    """Serve a hub and its CDN on free ports of this machine, encrypted where *tls* is given."""
+def running(tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[Hub]:
+    """Serve a hub and its CDN on free ports of *address*, encrypted where *tls* is given."""
     hub = Hub()
     servers = []
     for origin in ("hub", "cdn"):
-        server = _Server(("127.0.0.1", 0), partial(_Handler, hub, origin))
+        server = _Server((address, 0), partial(_Handler, hub, origin))
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         servers.append(server)
     hub.url, hub.cdn = (
-        f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}" for server in servers
+        f"{'https' if tls else 'http'}://{address}:{server.server_port}" for server in servers
     )
     try:
         yield hub

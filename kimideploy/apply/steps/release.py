@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import msgspec
+
 from kimideploy.apply import preflight
 from kimideploy.apply.events import Change, Checked, Noted
 from kimideploy.apply.home import UNIT, USER
@@ -47,7 +49,9 @@ class ReleaseStep(Step):
         """Write it."""
         made = Made(number=work.number, at=now(), who=work.order.who, digest=work.order.digest)
         text = unit_of(work, work.number)
-        work.release = store(work.home, made, work.order, work.plan, text)
+        # Why without: the other node gives its weights this once.
+        kept = msgspec.structs.replace(work.order, peer=None)
+        work.release = store(work.home, made, kept, work.plan, text)
 
 
 class CheckStep(Step):

@@ -71,4 +71,7 @@ def _ways(work: Work) -> Ways:
         offline=order.offline,
         accept_code=order.accept_code,
         adopt=tuple(Path(folder) for folder in order.adopt),
+        manifests=order.peer.manifests if order.peer is not None else (),
+        # Why: the xet store is the hub's, and a peer has the files alone.
+        xet=order.peer is None,
     )

@@ -1,0 +1,144 @@
+"""Weights that one host pulls and the others take from it; and what is brought beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kimideploy.engines import complete
+from kimideploy.planning.types import encode
+from tests.hosts.rig import ENGINE, Rig
+from tests.hub.repos import kimi
+from tests.hub.server import Hub, running
+from tests.unit.engines.plans import CATALOG, plan
+
+REPO = "moonshotai/Kimi-K2.7-Code"
+STORE = f"/var/lib/kimideploy/models/{REPO}"
+
+
+@pytest.fixture
+def both(rig: Rig) -> Iterator[list[str]]:
+    """Hosts 2 and 3, with nothing deployed and no weights in their stores."""
+    for number in (2, 3):
+        rig.clean(number)
+    yield [rig.name(2), rig.name(3)]
+    for number in (2, 3):
+        rig.clean(number)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """A hub that the hosts reach, with the model's repository, small."""
+    with running(address="10.177.77.1") as found:
+        found.add(REPO, kimi(tmp_path / "origin", count=3, size=2_000_000))
+        yield found
+
+
+@pytest.fixture
+def unpulled(tmp_path: Path) -> Path:
+    """The file of a plan whose weights nobody has named a folder for."""
+    path = tmp_path / "plan.json"
+    path.write_bytes(encode(complete(plan(port=8123), CATALOG)))
+    return path
+
+
+def _serve(rig: Rig, hosts: list[str], plan: Path, hub: Hub, *words: str) -> tuple[int, str]:
+    ended = rig.run(
+        "serve", "--plan", str(plan), "--venv", ENGINE, "--hub", hub.url, *words, host=hosts
+    )
+    return ended.returncode, ended.stderr
+
+
+def test_the_hub_sends_once(rig: Rig, both: list[str], hub: Hub, unpulled: Path) -> None:
+    """Two hosts serve, and each file left the hub once; nothing is given away afterwards."""
+    code, told = _serve(rig, both, unpulled, hub, "--pull-once")
+
+    assert 0 == code, told
+    assert 3 * 2_000_000 <= hub.sent(r"\.safetensors") < 4 * 2_000_000
+    sums = [
+        rig.sh(n, f"cd {STORE}/*/ && find . -type f ! -name seen.json | sort | xargs sha256sum")
+        for n in (2, 3)
+    ]
+    assert sums[0] == sums[1]
+    assert sums[0].count("safetensors") == 4
+    for number in (2, 3):
+        assert "active" == rig.show(number, "ActiveState")["ActiveState"]
+        left = "ls /etc/kimideploy/*.token 2>/dev/null; pgrep -f '[h]ost share'"
+        assert "" == rig.sh(number, left, check=False)
+    assert "10.177.77.12" not in rig.sh(3, "cat /var/lib/kimideploy/releases/*/order.json")
+
+    asked = len(hub.log)
+    code, told = _serve(rig, both, unpulled, hub, "--pull-once")
+    assert (0, 2) == (code, told.count("nothing was to be done; release 1 serves")), told
+    assert 0 == sum(one.sent for one in hub.log[asked:] if "safetensors" in one.path)
+
+
+def test_a_node_is_not_trusted(rig: Rig, both: list[str], hub: Hub, unpulled: Path) -> None:
+    """What a node gives that is not what the hub promised is refused by who takes it."""
+    assert 0 == _serve(rig, both[:1], unpulled, hub, "--prepare")[0]
+    rig.sh(
+        2,
+        f"f=$(ls {STORE}/*/model-00002*); touch -r $f /srv/then;"
+        " printf X | dd of=$f bs=1 seek=999 conv=notrunc; touch -r /srv/then $f",
+    )
+
+    code, told = _serve(rig, both, unpulled, hub, "--pull-once")
+
+    assert 4 == code
+    assert "model-00002-of-000003.safetensors" in told
+    assert "" == rig.sh(3, f"ls {STORE}", check=False)
+    assert "" == rig.sh(2, "pgrep -f '[h]ost share'", check=False)
+
+
+def test_without_the_token_nothing_is_given(rig: Rig, both: list[str], hub: Hub, unpulled: Path,
+                                            ) -> None:  # fmt: skip
+    """Whoever reaches the port gets nothing, and the server can write nothing."""
+    from kimideploy.apply.answers import Shared  # noqa: PLC0415
+    from kimideploy.remote.access import Access  # noqa: PLC0415
+    from kimideploy.remote.address import parse  # noqa: PLC0415
+    from kimideploy.remote.bootstrap import Supply, reach  # noqa: PLC0415
+    from kimideploy.remote.host import ask  # noqa: PLC0415
+
+    assert 0 == _serve(rig, both[:1], unpulled, hub, "--prepare")[0]
+    folder = rig.sh(2, f"echo {STORE}/*").strip()
+    reached = reach(parse(both[0]), Access(config=rig.config), Supply(wheels=rig.wheels))
+    given = ask(reached, "share", Shared, folders=[folder], address=rig.ip(2))
+    url = f"{given.url}/{REPO}/resolve/{Path(folder).name}/config.json"
+    curl = "curl -s -o /dev/null -w '%{http_code}' --path-as-is"
+    try:
+        said = [
+            rig.sh(3, f"{curl} {url}"),
+            rig.sh(3, f"{curl} -H 'Authorization: Bearer x' {url}"),
+            rig.sh(3, f"{curl} -H 'Authorization: Bearer {given.token}' {url}"),
+            rig.sh(3, f"{curl} -H 'Authorization: Bearer {given.token}' {url}/../../../../x"),
+        ]
+        shown = rig.show(2, "User", "ProtectSystem", "NoNewPrivileges", unit="kimideploy-share")
+        seen = rig.sh(2, "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr -d '\\0'")
+    finally:
+        ask(reached, "unshare", bool)
+        reached.shell.transport.close()
+
+    assert ["401", "401", "200", "404"] == said
+    assert {"User": "kimideploy", "ProtectSystem": "strict", "NoNewPrivileges": "yes"} == shown
+    assert given.token not in seen
+
+
+def test_what_is_brought_beforehand(
+    rig: Rig, both: list[str], hub: Hub, unpulled: Path, plan: Path
+) -> None:
+    """--prepare brings the weights, and what runs is not touched."""
+    assert 0 == _serve(rig, both[:1], plan, hub)[0]
+    look = "systemctl show kimideploy -p ActiveEnterTimestamp; ls -l /var/lib/kimideploy/releases"
+    before = rig.sh(2, look)
+
+    code, told = _serve(rig, both[:1], unpulled, hub, "--prepare")
+
+    assert 0 == code, told
+    assert "engine and weights are here, and what runs is as before" in told
+    assert before == rig.sh(2, look)
+    sent = hub.sent("model-0")
+    assert sent >= 3 * 2_000_000
+    assert 0 == _serve(rig, both[:1], unpulled, hub)[0]
+    assert sent == hub.sent("model-0")
