@@ -126,17 +126,6 @@ def serve(
     --model-path names are pulled first, as `kimideploy pull` does.
     The exit code is 1 when nothing fits or the endpoint breaks a promise, 5 when the engine fails.
     """
-    from kimideploy.apply.job import job  # noqa: PLC0415
-    from kimideploy.apply.serve import ready_but_for_weights  # noqa: PLC0415
-    from kimideploy.apply.serve import serve as run  # noqa: PLC0415
-    from kimideploy.apply.weights import foretold  # noqa: PLC0415
-    from kimideploy.cli.plan import refuse  # noqa: PLC0415
-    from kimideploy.cli.pull import ways as pull_ways  # noqa: PLC0415
-    from kimideploy.planning.types import Plan  # noqa: PLC0415
-    from kimideploy.views.console import err, out  # noqa: PLC0415
-    from kimideploy.views.serve import shown  # noqa: PLC0415
-    from kimideploy.weights.store import root  # noqa: PLC0415
-
     rehearsal = _rehearsal(rehearse)
     hosts = dataclasses.replace(hosts, host=list(hosts.named(options.config)) or None)
     if hosts.host:
@@ -167,6 +156,20 @@ def serve(
             ),
         )
         return
+    _only_there(adopt=adopt, bundle=bundle, hub=hub, hub_token_file=hub_token_file,
+                prepare=prepare, pull_once=pull_once)  # fmt: skip
+    # Why here: what serves on this machine takes long to load, and hosts don't need it here.
+    from kimideploy.apply.job import job  # noqa: PLC0415
+    from kimideploy.apply.serve import ready_but_for_weights  # noqa: PLC0415
+    from kimideploy.apply.serve import serve as run  # noqa: PLC0415
+    from kimideploy.apply.weights import foretold  # noqa: PLC0415
+    from kimideploy.cli.plan import refuse  # noqa: PLC0415
+    from kimideploy.cli.pull import ways as pull_ways  # noqa: PLC0415
+    from kimideploy.planning.types import Plan  # noqa: PLC0415
+    from kimideploy.views.console import err, out  # noqa: PLC0415
+    from kimideploy.views.serve import shown  # noqa: PLC0415
+    from kimideploy.weights.store import root  # noqa: PLC0415
+
     notes: list[str] = []
     decision, catalog = (
         _saved(plan, options) if plan is not None else _decided(options, rehearsal, notes)
@@ -217,6 +220,16 @@ def _only_here(*, node: int, once: bool, log: Path | None, to: Path | None) -> N
     for flag, value in given.items():
         if value:
             raise RequestError(f"{flag} is for serving on this machine; leave it out with --host")
+
+
+def _only_there(**given: object) -> None:
+    """Raise RequestError for an option that means nothing on this machine."""
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    for name, value in given.items():
+        if value:
+            flag = f"--{name.replace('_', '-')}"
+            raise RequestError(f"{flag} is for hosts, and none is named", hint="--host USER@HOST")
 
 
 def _on_weights(plan: Plan, catalog: Catalog, top: Path, ways: Ways, *, as_json: bool) -> Plan:
