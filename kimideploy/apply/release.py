@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,9 +14,10 @@ import msgspec
 from kimideploy.apply import order as orders
 from kimideploy.apply.answers import Pending
 from kimideploy.apply.files import link, text, write
-from kimideploy.apply.home import UNIT, Home
+from kimideploy.apply.home import UNIT, Home, Scope
+from kimideploy.apply.home import home as home_of
 from kimideploy.apply.order import Order
-from kimideploy.errors import MachineError, RequestError
+from kimideploy.errors import KimiError, MachineError, RequestError
 from kimideploy.facts.types import Strict
 from kimideploy.files import sync
 from kimideploy.planning.saved import plan_from
@@ -75,6 +77,26 @@ def release(home: Home, number: int) -> Release:
     if found is None:
         here = ", ".join(str(one.number) for one in releases(home)) or "none"
         raise RequestError(f"there is no release {number} here; there are: {here}")
+    return found
+
+
+def weights_in_use() -> dict[Path, str]:
+    """Return each folder that a release of this machine serves from, or may return to, and which.
+
+    A release that can't be read here, another user's, names none.
+    """
+    found: dict[Path, str] = {}
+    scopes: tuple[Scope, ...] = ("system", "user") if os.geteuid() else ("system",)
+    for scope in scopes:
+        for one in releases(home_of(scope)):
+            with suppress(KimiError, OSError):
+                plan = one.plan()
+                local = plan.local
+                given = plan.request.model_path
+                paths = (local.path, local.draft) if local is not None else (given, None)
+                for path in paths:
+                    if path is not None:
+                        found.setdefault(Path(path), f"release {one.number}")
     return found
 
 

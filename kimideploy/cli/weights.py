@@ -160,22 +160,26 @@ def prune(
 ) -> None:
     """Remove pulls that were never finished.
 
-    What someone pulls right now stays. On a terminal it asks first; elsewhere it wants --yes.
+    What someone pulls right now stays, and what a release of this host serves from. On a terminal
+    it asks first; elsewhere it wants --yes.
     """
     import json  # noqa: PLC0415
 
+    from kimideploy.apply.release import weights_in_use  # noqa: PLC0415
     from kimideploy.errors import RequestError  # noqa: PLC0415
     from kimideploy.quantities import decimal  # noqa: PLC0415
     from kimideploy.views.terminal import tame  # noqa: PLC0415
     from kimideploy.weights.listing import prunable, remove  # noqa: PLC0415
     from kimideploy.weights.store import root  # noqa: PLC0415
 
-    found = prunable(root(to), old=old)
+    found = prunable(root(to), old=old, in_use=weights_in_use())
     if not as_json:
         for folder, size in found.going:
             sys.stdout.write(f"{decimal(size):>9}  {tame(str(folder))}\n")
         for folder in found.busy:
             sys.stderr.write(f"note: {tame(str(folder))} stays: a pull is under way\n")
+        for folder, who in found.used:
+            sys.stderr.write(f"note: {tame(str(folder))} stays: {who} serves from it\n")
     ask = bool(found.going) and not dry_run and not yes
     if ask and not sys.stdin.isatty():
         raise RequestError(
@@ -194,6 +198,7 @@ def prune(
             "bytes": found.freed,
             "folders": [{"folder": str(folder), "bytes": size} for folder, size in found.going],
             "busy": [str(folder) for folder in found.busy],
+            "used": {str(folder): who for folder, who in found.used},
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -24,10 +24,14 @@ _GONE = ".gone-"
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What can go, and the bytes of disk that each frees; `busy` stays: someone pulls into it."""
+    """What can go, and the bytes of disk that each frees.
+
+    `busy` stays, as someone pulls into it, and so does `used`, with who serves from it.
+    """
 
     going: tuple[tuple[Path, int], ...]
     busy: tuple[Path, ...]
+    used: tuple[tuple[Path, str], ...] = ()
 
     @property
     def freed(self) -> int:
@@ -45,10 +49,11 @@ def listing(top: Path, *, with_code: bool = False, measure: bool = False) -> Lis
 
 
 @space.disk()
-def prunable(top: Path, *, old: bool) -> Pruning:
+def prunable(top: Path, *, old: bool, in_use: Mapping[Path, str] | None = None) -> Pruning:
     """Return pulls that have not ended and nobody is at, and if *old* all commits but the newest.
 
-    The newest of a checkpoint is the one that was pulled last.
+    The newest of a checkpoint is the one that was pulled last. What lies in or above a path of
+    *in_use* stays.
     """
     begun = {
         path
@@ -67,7 +72,15 @@ def prunable(top: Path, *, old: bool) -> Pruning:
         for group in groups.values():
             group.sort(key=lambda folder: (folder / OWN / MANIFEST).stat().st_mtime_ns)
             going += group[:-1]
-    return Pruning(tuple(_freed(sorted(going))), tuple(sorted(busy)))
+    users = {path.resolve(): who for path, who in (in_use or {}).items()}
+    used = {
+        folder: who
+        for folder in going
+        for path, who in users.items()
+        if path.is_relative_to(folder.resolve())
+    }
+    going = [folder for folder in going if folder not in used]
+    return Pruning(tuple(_freed(sorted(going))), tuple(sorted(busy)), tuple(sorted(used.items())))
 
 
 def _freed(folders: Sequence[Path]) -> Iterator[tuple[Path, int]]:

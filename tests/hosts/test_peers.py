@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kimideploy.engines import complete
@@ -39,8 +40,14 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 @pytest.fixture
 def unpulled(tmp_path: Path) -> Path:
     """The file of a plan whose weights nobody has named a folder for."""
-    path = tmp_path / "plan.json"
-    path.write_bytes(encode(complete(plan(port=8123), CATALOG)))
+    return _plan(tmp_path / "plan.json")
+
+
+def _plan(path: Path, commit: str | None = None) -> Path:
+    """Return *path*, the file of a plan of the weights at *commit*, None for the newest."""
+    made = plan(port=8123)
+    pins = msgspec.structs.replace(made.pins, revision=commit)
+    path.write_bytes(encode(complete(msgspec.structs.replace(made, pins=pins), CATALOG)))
     return path
 
 
@@ -142,3 +149,21 @@ def test_what_is_brought_beforehand(
     assert sent >= 3 * 2_000_000
     assert 0 == _serve(rig, both[:1], unpulled, hub)[0]
     assert sent == hub.sent("model-0")
+
+
+def test_weights_in_use_are_not_pruned(
+    rig: Rig, both: list[str], hub: Hub, unpulled: Path, tmp_path: Path
+) -> None:
+    """What a release serves from stays, also when a newer commit was brought since."""
+    assert 0 == _serve(rig, both[:1], unpulled, hub)[0]
+    used = rig.sh(2, f"echo {STORE}/*").strip()
+    for seed in (1, 2):
+        commit = hub.add(REPO, kimi(tmp_path / f"newer{seed}", count=2, seed=seed))
+        pinned = _plan(tmp_path / f"plan{seed}.json", commit)
+        assert 0 == _serve(rig, both[:1], pinned, hub, "--prepare", "--accept-code")[0]
+
+    said = rig.sh(2, "/opt/kimideploy/app/current/bin/kimideploy weights prune --old --yes 2>&1")
+    left = rig.sh(2, f"ls -d {STORE}/*").split()
+
+    assert f"note: {used} stays: release 1 serves from it" in said
+    assert (2, True) == (len(left), used in left)
