@@ -246,7 +246,8 @@ class _Live(_Plain):
         self._stage, self._last = None, ""
 
     def _finish(self) -> None:
-        if self._stage is not None:
+        # Why not those: what a step of that name has to say comes as lines of its own.
+        if self._stage is not None and self._stage.stage not in _SPOKEN:
             count = f"{self._stage.total} " if self._stage.total is not None else ""
             seconds = span(time.monotonic() - self._since)
             self.show(_Row("✓", "green", self._stage.stage, f"{count}in {seconds}"))
