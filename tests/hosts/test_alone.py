@@ -156,6 +156,31 @@ def test_killed_at_a_step(served: Host, tmp_path: Path, step: str) -> None:
                                   " list-unit-files 'kimideploy-deadman*' -q", check=False)  # fmt: skip
 
 
+def test_killed_before_the_restart(served: Host, tmp_path: Path) -> None:
+    """With the unit's file written and read, and the old engine still up, the rest is done."""
+    rig = served.rig
+    order = served.order(rig.other(tmp_path))
+    run = served.begin(order)
+    served.until(run, "unit", "doing")
+    served.kill(run)
+    rig.sh(1, "cp /var/lib/kimideploy/releases/2/kimideploy.service /etc/systemd/system/;"
+              " cp /var/lib/kimideploy/releases/1/kimideploy.service /run/old.service")  # fmt: skip
+    # Why by hand: a kill that hits the moment between reading and stopping is one in a hundred.
+    rig.sh(
+        1,
+        "mv /etc/systemd/system/kimideploy.service /run/new.service;"
+        " mv /run/old.service /etc/systemd/system/kimideploy.service; systemctl daemon-reload;"
+        " systemctl restart kimideploy;"
+        " mv /run/new.service /etc/systemd/system/kimideploy.service; systemctl daemon-reload",
+    )
+
+    ended = served.apply(order)
+
+    assert "done" == ended.result, ended
+    assert "2" == served.current()
+    assert "run --scope system 2" in rig.sh(1, "ps ax -o args | grep '[h]ost run'")
+
+
 @pytest.mark.parametrize("number", range(CRASHES))
 def test_killed_at_any_moment(served: Host, tmp_path: Path, number: int) -> None:
     """Killed at a random moment of a change, the same order converges."""

@@ -187,6 +187,48 @@ def test_by_hand_is_seen(rig: Rig, host: str, plan: Path) -> None:
     assert [] == rig.status(1).get("drift", [])
 
 
+@pytest.mark.parametrize("kib", [0, 24, 64])
+def test_a_full_disk(rig: Rig, host: str, plan: Path, tmp_path: Path, kib: int) -> None:
+    """A disk that is full at once, or in the middle, stops a change in plain words and no engine."""
+    _serve(rig, plan)
+    began = rig.show(1, "ActiveEnterTimestampMonotonic")
+    state = "/var/lib/kimideploy"
+    rig.sh(1, f"cp -a {state} /srv/kept; mount -t tmpfs -o size=2m,mode=755 tmpfs {state};"
+           f" cp -a /srv/kept/. {state}; head -c {kib}k /dev/zero > {state}/room;"
+           f" dd if=/dev/zero of={state}/full bs=4k 2>/dev/null; rm {state}/room")  # fmt: skip
+    other = rig.other(tmp_path)
+    try:
+        full = _serve(rig, other)
+        there = rig.show(1, "ActiveState", "ActiveEnterTimestampMonotonic")
+        rig.sh(1, f"rm {state}/full")
+        after = _serve(rig, other)
+    finally:
+        rig.sh(1, f"systemctl stop kimideploy; umount {state}; rm -r /srv/kept", check=False)
+
+    assert full[0] in (3, 5), full
+    assert "No space left on device" in full[2]
+    assert "Traceback" not in full[2]
+    assert "bug" not in full[2]
+    assert "active" == there["ActiveState"]
+    assert began.items() <= there.items()
+    assert 0 == after[0], after
+    assert host
+
+
+def test_a_lock_that_is_none(rig: Rig, host: str, plan: Path) -> None:
+    """What somebody else wrote into the lock, the hold or the trial's file stops nobody for good."""
+    _serve(rig, plan)
+    state = "/var/lib/kimideploy"
+    rig.sh(1, f"echo '{{\"who\": 3' > {state}/lock; printf '\\377' > {state}/hold.json")
+
+    status = rig.status(1)
+    code, _, told = _serve(rig, plan)
+
+    assert "active" == status["state"]
+    assert (0, True) == (code, "nothing was to be done" in told)
+    assert host
+
+
 def test_what_its_user_cannot_reach(rig: Rig, host: str, plan: Path, tmp_path: Path) -> None:
     """An engine or weights that are closed to the service's user are found before anything stops."""
     _serve(rig, plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kimideploy.apply import deadman
 from kimideploy.apply.answers import Pending
 from kimideploy.apply.events import Change
@@ -10,7 +12,7 @@ from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.journal import now
 from kimideploy.apply.release import Release, pending, set_pending
 from kimideploy.apply.steps.base import Step, Work, difference
-from kimideploy.apply.systemd import Systemd
+from kimideploy.apply.systemd import State, Systemd
 from kimideploy.errors import KimiError, MachineError
 
 TARGET = "kimideploy.target"
@@ -46,7 +48,7 @@ class UnitStep(Step):
             changes.append(Change("enable it, so that a boot starts it"))
         if not state.is_up:
             changes.append(Change(START))
-        elif diff is not None:
+        elif diff is not None or _runs_another(state, work.release):
             changes.append(Change("restart it"))
         return tuple(changes)
 
@@ -56,7 +58,10 @@ class UnitStep(Step):
             raise MachineError("there is no release to start")
         home, systemd = work.home, work.systemd
         before = text(home.unit)
-        restart = before != work.release.unit or not systemd.show().is_up
+        state = systemd.show()
+        restart = (
+            before != work.release.unit or not state.is_up or _runs_another(state, work.release)
+        )
         if restart:
             previous = work.previous.number if work.previous is not None else None
             wait = work.order.confirm
@@ -88,6 +93,19 @@ class UnitStep(Step):
             return False
         back(work)
         return True
+
+
+def _runs_another(state: State, wanted: Release) -> bool:
+    """Whether what runs is another release than the unit's file says: a change was cut off there.
+
+    Asked of the process itself, as systemd tells the words of the file that it read last.
+    """
+    try:
+        words = Path(f"/proc/{state.pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return False
+    # … host run --scope SCOPE NUMBER, see `release.unit_of`
+    return words[-5:-2] == [b"host", b"run", b"--scope"] and words[-1] != b"%d" % wanted.number
 
 
 def back(work: Work) -> None:
