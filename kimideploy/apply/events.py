@@ -47,7 +47,7 @@ class Noted(_Event, frozen=True, kw_only=True):
 class Checked(_Event, frozen=True, kw_only=True):
     """One thing that was looked at before the launch."""
 
-    name: Literal["command", "port", "engine", "version", "model", "access", "gpus"]
+    name: Literal["command", "port", "engine", "version", "model", "access", "disk", "gpus"]
     outcome: Outcome
     evidence: str
     fix: str | None = None

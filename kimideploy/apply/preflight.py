@@ -15,7 +15,7 @@ from kimideploy.engines.llamacpp import first_part
 from kimideploy.engines.site import Site, unresolved
 from kimideploy.errors import BusyError, KimiError, MachineError, RequestError, WeightsError
 from kimideploy.planning.types import Launch
-from kimideploy.quantities import GIB
+from kimideploy.quantities import GIB, MIB
 
 _KINDS: dict[str, type[KimiError]] = {
     "command": RequestError,
@@ -24,8 +24,11 @@ _KINDS: dict[str, type[KimiError]] = {
     "version": MachineError,
     "model": WeightsError,
     "access": MachineError,
+    "disk": MachineError,
     "gpus": MachineError,
 }
+#: bytes that a change writes at most besides weights: events, journal, release, unit; a guess, high
+_ROOM = 16 << 20
 
 
 def judge(site: Site, launch: Launch, seen: Seen) -> tuple[Checked, ...]:
@@ -166,6 +169,21 @@ def judge_reach(user: str, closed: Sequence[Closed]) -> tuple[Checked, ...]:
             evidence=f"the service's user {user} can't reach {first.path}{where}{more}",
             fix="let others read it, or keep it where they may: environments in /opt, weights in"
             " /srv",
+        ),
+    )
+
+
+def judge_room(path: Path, free: int) -> tuple[Checked, ...]:
+    """Return a failure where the state of this host has no room for a change."""
+    if free >= _ROOM:
+        return ()
+    return (
+        Checked(
+            name="disk",
+            outcome="fail",
+            evidence=f"{path} has {free / MIB:.1f} MiB free, and a change must be written down",
+            fix=f"free {_ROOM // MIB} MiB there; `kimideploy weights prune` on the host removes"
+            " unfinished pulls",
         ),
     )
 

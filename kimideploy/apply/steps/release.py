@@ -78,6 +78,12 @@ class CheckStep(Step):
         work.tell(Noted(text=_firewall(work)))
 
     def _checks(self, work: Work, what: Job) -> list[Checked]:
+        state = work.home.state
+        # Why here: a disk that is full in the middle would cost the release before its uptime.
+        free = shutil.disk_usage(state).free
+        return [*self._launchable(work, what), *preflight.judge_room(state, free)]
+
+    def _launchable(self, work: Work, what: Job) -> list[Checked]:
         site, launch = what.site, what.launch
         port = look_at_port(launch.host, launch.port)
         if port.state == "taken" and _ours(work, launch.port):
