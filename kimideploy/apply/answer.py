@@ -31,6 +31,7 @@ class Wish(Strict, frozen=True):
     force: bool = False
     weights: bool = False
     folders: tuple[str, ...] = ()
+    token: str = ""
     address: str = ""
     count: int = 20
 
@@ -45,7 +46,7 @@ _VERBS: dict[str, Callable[[Home, Wish], Any]] = {
     "scope": lambda home, _: home.scope,
     "status": lambda home, _: status(home),
     "look": lambda home, wish: host.looked(home, _order(wish), wish.release),
-    "apply": lambda home, wish: host.begin(home, _order(wish), wait=wish.wait),
+    "apply": lambda home, wish: host.begin(home, _order(wish), wait=wish.wait, token=wish.token),
     "back": lambda home, wish: host.back(home, wish.release, wish.who, wait=wish.wait),
     "asked": lambda home, _: host.asked(home),
     "confirm": lambda home, wish: host.confirm(home, wish.run),
@@ -56,7 +57,8 @@ _VERBS: dict[str, Callable[[Home, Wish], Any]] = {
     "hold": lambda home, wish: host.hold(home, wish.who, wish.why, wish.seconds),
     "break": lambda home, wish: host.break_lock(home, wish.who, force=wish.force, run=wish.run),
     "share": lambda home, wish: peer.share(home, wish.folders, wish.address),
-    "unshare": lambda home, _: peer.unshare(home),
+    "unshare": lambda home, wish: peer.unshare(home, wish.run),
+    "shareable": lambda _, wish: peer.shareable(wish.address),
     "destroy": lambda home, wish: host.destroy(home, wish.who, weights=wish.weights),
 }
 

@@ -86,6 +86,7 @@ class Begun(Strict, frozen=True, omit_defaults=True):
 class Shared(Strict, frozen=True):
     """Where other nodes get this host's weights, and what proves them. The token is a secret."""
 
+    id: str
     url: str
     token: str
     manifests: tuple[Manifest, ...]

@@ -188,9 +188,10 @@ def _folders(work: Work) -> tuple[str, ...]:
     if local is None:
         return ()
     # Why the parent: llama.cpp is given the first part of a GGUF.
-    main = next(
-        p for p in (Path(local.path), *Path(local.path).parents) if COMMIT.fullmatch(p.name)
-    )
+    ways = (Path(local.path), *Path(local.path).parents)
+    main = next((path for path in ways if COMMIT.fullmatch(path.name)), None)
+    if main is None:
+        return ()
     return (str(main), *([local.draft] if local.draft is not None else []))
 
 

@@ -15,6 +15,8 @@ from kimideploy.quantities import GIB
 
 #: bytes; a desktop or a monitor takes some hundred MiB, anything more is a process that computes
 _FOREIGN = 1 * GIB
+#: what the probe calls the states before it is up
+COMING_UP = ("not started", "in progress")
 
 
 def judge(site: Site, host: HostFacts) -> tuple[Checked, ...]:
@@ -37,6 +39,14 @@ def judge(site: Site, host: HostFacts) -> tuple[Checked, ...]:
     if not any(check.outcome == "fail" for check in checks):
         checks.insert(0, _said("pass", f"{sound} GPUs answer, and nothing else computes on them"))
     return tuple(checks)
+
+
+def is_coming_up(host: HostFacts) -> bool:
+    """Return whether the NVSwitches are still being set up, as they are for a while after a boot.
+
+    Then links may be missing, too, and what is seen says nothing yet.
+    """
+    return any(gpu.fabric in COMING_UP for gpu in host.gpus)
 
 
 def _health(gpu: GpuFacts) -> Iterable[Checked]:
@@ -86,10 +96,10 @@ def _use(gpu: GpuFacts) -> Iterable[Checked]:
 
 
 def _uneven(gpus: Iterable[GpuFacts]) -> list[Checked]:
-    """Return a failure for each GPU with fewer NVLinks than its like: the others wait for it.
+    """Return what is to be said of each GPU with fewer NVLinks than its like.
 
-    Why not the links that are down alone: a card without a bridge has all of them down and is
-    sound; where one of equal cards has fewer than the others, something broke.
+    Between switches all have the same, and one with fewer is broken. Cards with bridges may well
+    differ: some have none.
     """
     sound = [gpu for gpu in gpus if gpu.error is None and gpu.nvlinks_active is not None]
     most: dict[str | None, int] = {}
@@ -97,7 +107,8 @@ def _uneven(gpus: Iterable[GpuFacts]) -> list[Checked]:
         most[gpu.name] = max(most.get(gpu.name, 0), gpu.nvlinks_active or 0)
     return [
         _said(
-            "fail", f"GPU {gpu.index} has {gpu.nvlinks_active} NVLinks up, and others of its kind"
+            "fail" if gpu.fabric is not None else "warn",
+            f"GPU {gpu.index} has {gpu.nvlinks_active} NVLinks up, and others of its kind"
             f" have {most[gpu.name]}", "reboot the host; if it stays, take another one",
         )
         for gpu in sound

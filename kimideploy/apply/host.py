@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from kimideploy.apply import deadman, runs
+from kimideploy.apply import deadman, peer, runs
 from kimideploy.apply.answers import Action, Begun, Entry, History, Holder, Looked, Past
 from kimideploy.apply.carry import look
 from kimideploy.apply.events import Ended
@@ -38,8 +38,12 @@ def looked(home: Home, order: Order, number: int | None = None) -> tuple[Looked,
     return look(home, order, number)
 
 
-def begin(home: Home, order: Order, number: int | None = None, *, wait: float = 0) -> Begun:
+def begin(
+    home: Home, order: Order, number: int | None = None, *, wait: float = 0, token: str = ""
+) -> Begun:
     """Return the run that carries *order* out from now on, whoever watches.
+
+    *token* lets it in where it takes weights from another node.
 
     Nothing is begun where nothing is to be done. Raises BusyError if somebody else changes this
     host and *wait* is 0.
@@ -57,6 +61,9 @@ def begin(home: Home, order: Order, number: int | None = None, *, wait: float = 
         path.mkdir(parents=True, exist_ok=True, mode=mode)
     run = runs.begin(home, order, number)
     environment = _way_to_weights(home, order)
+    if order.peer is not None and order.peer.url is not None:
+        write(home.runs / run / "token", token.encode(), mode=0o600)
+        environment = _way_to_peer(order.peer.url, home.runs / run / "token")
     words = [program(home), "host", "carry", run, *(["--wait", f"{wait:g}"] if wait else [])]
     file = home.runs / run / "env"
     lines = [f"{file_assignment(name, value)}\n" for name, value in environment.items()]
@@ -66,11 +73,7 @@ def begin(home: Home, order: Order, number: int | None = None, *, wait: float = 
 
 
 def _way_to_weights(home: Home, order: Order) -> dict[str, str]:
-    """Return the variables by which a run finds the hub, or the node in its place."""
-    if order.peer is not None:
-        # Why all: a proxy of the site leads out of it, and the other node is inside.
-        token = str(home.settings / "peer.token")
-        return {"HF_ENDPOINT": order.peer.url, "HF_TOKEN_PATH": token, "NO_PROXY": "*"}
+    """Return the variables by which a run finds the hub."""
     found = {name: os.environ[name] for name in _PASSED if name in os.environ}
     if order.hub is not None:
         found["HF_ENDPOINT"] = order.hub
@@ -78,6 +81,14 @@ def _way_to_weights(home: Home, order: Order) -> dict[str, str]:
     if token_file.is_file():
         found["HF_TOKEN_PATH"] = str(token_file)
     return found
+
+
+def _way_to_peer(url: str, token: Path) -> dict[str, str]:
+    # Why so much: a proxy of the site leads out of it, and the hub's own token is not for a node.
+    return {
+        "HF_ENDPOINT": url, "HF_TOKEN_PATH": str(token), "HF_TOKEN": "",
+        "HUGGING_FACE_HUB_TOKEN": "", "NO_PROXY": "*", "no_proxy": "*",
+    }  # fmt: skip
 
 
 def back(home: Home, number: int | None, who: str, *, wait: float = 0) -> Begun:
@@ -219,6 +230,7 @@ def destroy(home: Home, who: str, *, weights: bool) -> tuple[str, ...]:
     gone = []
     with held(home, who=who, why="destroy"):
         deadman.disarm(home, systemd)
+        peer.unshare(home)
         systemd.stop()
         systemd.disable(UNIT, TARGET)
         for name in (UNIT, TARGET):

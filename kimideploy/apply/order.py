@@ -51,10 +51,10 @@ class Source(Strict, frozen=True, omit_defaults=True):
 
 
 class Peer(Strict, frozen=True):
-    """Another node that gives its weights: where, and the manifests of what it gives."""
+    """What another node has: the manifests, and where it gives the files away; None: no more."""
 
-    url: str
     manifests: tuple[Manifest, ...]
+    url: str | None = None
 
 
 class Order(Strict, frozen=True, omit_defaults=True):
@@ -72,7 +72,7 @@ class Order(Strict, frozen=True, omit_defaults=True):
     quiet: float | None = None
     #: another hub than the usual one
     hub: str | None = None
-    #: the node to take weights from instead of a hub
+    #: the node to take weights from instead of a hub, or to have the same as
     peer: Peer | None = None
     #: only bring engine and weights, and change nothing that runs
     prepare: bool = False

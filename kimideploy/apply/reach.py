@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -40,11 +41,12 @@ class Closed:
 def closed_to(user: str, wanted: Sequence[tuple[Path, int]]) -> tuple[Closed, ...]:
     """Return what of *wanted*, paths with os.R_OK or os.X_OK, *user* can't reach; needs root."""
     try:
+        group = pwd.getpwnam(user).pw_gid
         ended = subprocess.run(
             [sys.executable, "-I", "-c", _ASK],
             input=json.dumps([(str(path), mode) for path, mode in wanted]),
             capture_output=True, text=True, check=True, timeout=_PATIENCE,
-            user=user, group=user, extra_groups=[], cwd="/", env={},
+            user=user, group=group, extra_groups=os.getgrouplist(user, group), cwd="/", env={},
         )  # fmt: skip
         found = json.loads(ended.stdout)
     except (OSError, KeyError, ValueError, subprocess.SubprocessError) as error:

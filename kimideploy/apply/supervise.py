@@ -49,6 +49,8 @@ _MARGIN, _OFTEN = 60.0, 1.0
 #: seconds in which an engine that broke off an answer is seen to be dying
 _DYING = 1.0
 _TICK = 0.2
+#: seconds that the fabric manager may need after a boot, a guess, and between two looks
+_COMING_UP, _LOOK = 300.0, 3.0
 #: a token is asked for this many times within what the watchdog allows, and may be late by this
 #: share of it
 _BEATS, _LATE = 10, 0.6
@@ -80,7 +82,7 @@ def supervise(what: Job, home: Home, number: int, *, clock: Clock | None = None)
     teller = Teller(what, home, number, Notifier(os.environ), clock)
     try:
         if what.rehearsal is None:
-            _gate(what)
+            _gate(what, clock)
         _run(what, home, teller, clock)
     except KeyboardInterrupt:
         teller.ended("it was asked to")
@@ -96,13 +98,18 @@ def supervise(what: Job, home: Home, number: int, *, clock: Clock | None = None)
     return 0
 
 
-def _gate(what: Job) -> None:
-    """Raise MachineError for GPUs that no engine can use.
+def _gate(what: Job, clock: Clock) -> None:
+    """Raise MachineError for GPUs that no engine can use; after a boot, once they are set up.
 
     Why here and not in ExecStartPre=: RestartPreventExitStatus= looks at the main process alone,
     and a dead GPU must not be hammered.
     """
-    checks = gate.judge(what.site, inspect_local())
+    until, host = clock.now() + _COMING_UP, inspect_local()
+    while gate.is_coming_up(host) and clock.now() < until:
+        print("waiting for the NVSwitch fabric", flush=True)  # noqa: T201  the journal reads it
+        clock.sleep(_LOOK)
+        host = inspect_local()
+    checks = gate.judge(what.site, host)
     for check in checks:
         print(f"{check.outcome}: {check.evidence}", flush=True)  # noqa: T201  the journal reads it
     refused = refusal(checks)

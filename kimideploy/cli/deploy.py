@@ -44,6 +44,7 @@ class Wishes:
     prepare: bool = False
     #: the first host pulls, and gives the weights to the others
     pull_once: bool = False
+    share_address: str | None = None
     dry_run: bool = False
     as_json: bool = False
 
@@ -61,7 +62,7 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     """Have every host serve; the exit code is the first one's that fails."""
     from kimideploy.cli.changes import applied  # noqa: PLC0415
     from kimideploy.cli.hosts import reaches  # noqa: PLC0415
-    from kimideploy.cli.peers import shared  # noqa: PLC0415
+    from kimideploy.cli.peers import brought  # noqa: PLC0415
     from kimideploy.errors import KimiError  # noqa: PLC0415
     from kimideploy.remote.places import There, each  # noqa: PLC0415
 
@@ -91,8 +92,9 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
         orders = [(p, o) for (p, o), one in zip(orders, found, strict=True) if one.is_ready]
     if not wishes.dry_run:
         orders = _supplied(orders, found, hosts, wishes)
-    with shared(orders, found, options.head_address, wishes) as given:
-        applied(given, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
+        if wishes.pull_once:
+            orders = brought(orders, _shared_at(options, found[0], wishes), wishes)
+    applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
 
 
 def _possible(wishes: Wishes) -> None:
@@ -124,8 +126,16 @@ def _supplied(
         if wishes.hub_token is not None:
             _give_token(reached, wishes.hub_token)
     if wishes.bundle is not None:
-        return _sent(orders, found, access_of(hosts), wishes.bundle)
+        return _sent(orders, found, access_of(hosts), wishes)
     return orders
+
+
+def _shared_at(options: PlanOptions, head: Reached, wishes: Wishes) -> str:
+    """Return the address at which the others take weights from the first host."""
+    from kimideploy.remote.settings import settings  # noqa: PLC0415
+
+    said = wishes.share_address or options.head_address
+    return said or settings(head.shell.address, wishes.ssh_config).host
 
 
 def _give_token(reached: Reached, path: Path) -> None:
@@ -140,7 +150,7 @@ def _give_token(reached: Reached, path: Path) -> None:
 
 
 def _sent(
-    orders: list[tuple[Place, Order]], found: Sequence[Reached], access: Any, bundle: Path
+    orders: list[tuple[Place, Order]], found: Sequence[Reached], access: Any, wishes: Wishes
 ) -> list[tuple[Place, Order]]:
     """Return the orders after the bundle was sent to the hosts that lack what is in it."""
     import msgspec  # noqa: PLC0415
@@ -151,7 +161,10 @@ def _sent(
     from kimideploy.remote.bulk import push  # noqa: PLC0415
 
     after = []
-    for (place, order), reached in zip(orders, found, strict=True):
+    for number, ((place, order), reached) in enumerate(zip(orders, found, strict=True)):
+        if wishes.pull_once and number > 0:
+            after.append((place, msgspec.structs.replace(order, bundle=None)))
+            continue
         without = msgspec.structs.replace(order, bundle=None, offline=False)
         steps = place.ask("look", tuple[Looked, ...], order=without)
         if not any(step.changes for step in steps if step.step == "weights"):
@@ -165,7 +178,7 @@ def _sent(
                 told = 20 * done // max(1, total)
                 noted(f"{name}: sent {decimal(done)} of {decimal(total)}")
 
-        push(reached.shell, access, bundle, str(order.bundle), watch)
+        push(reached.shell, access, wishes.bundle or Path(), str(order.bundle), watch)
         after.append((place, order))
     return after
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kimideploy.views.terminal import tame
@@ -13,65 +13,52 @@ if TYPE_CHECKING:
     from kimideploy.apply.answers import Shared
     from kimideploy.apply.order import Order
     from kimideploy.cli.deploy import Wishes
-    from kimideploy.remote.bootstrap import Reached
     from kimideploy.remote.places import Place
 
+Orders = list[tuple["Place", "Order"]]
 
-@contextmanager
-def shared(
-    orders: list[tuple[Place, Order]],
-    found: Sequence[Reached],
-    address: str | None,
-    wishes: Wishes,
-) -> Iterator[list[tuple[Place, Order]]]:
-    """Yield the orders as they are carried out while the first host gives its weights away.
 
-    Those for the same weights name it in place of the hub. It stops giving when all is over; if
-    nobody is here any more to say so, when nobody has asked for a while.
+def brought(orders: Orders, address: str, wishes: Wishes) -> Orders:
+    """Return the orders once each host has its weights: those of the first came from the hub, the
+    others took them from there.
+
+    Nothing that runs was touched. Each order carries the manifests, so that all hosts serve the
+    same commit. Ctrl-C leaves the hosts at it; the same command goes on from there.
     """
-    wanted = wishes.pull_once and not wishes.dry_run
-    takers = _takers(orders) if wanted else set()
+    from kimideploy.apply.answers import Holder, Shared  # noqa: PLC0415
+    from kimideploy.errors import BusyError  # noqa: PLC0415
+
+    takers = _takers(orders)
     if not takers:
-        yield orders
-        return
+        return orders
     place = orders[0][0]
-    given = _given(orders[0], address or _address(found[0], wishes), wishes)
+    place.ask("shareable", bool, address=address)
+    for other, _ in takers:
+        # Why: a run that Ctrl-C left alone may be taking weights right now.
+        holder = other.ask("holder", Holder | None)  # type: ignore[arg-type]
+        if holder is not None and holder.run is not None:
+            raise BusyError(
+                f"{other.name} is being changed: {holder.why}",
+                hint=f"kimideploy attach --host {other.name} shows it",
+            )
+    folders = _prepared(orders[:1], wishes)[place.name]
+    given = place.ask("share", Shared, folders=folders, address=address)
     try:
-        yield [
-            (there, _from_peer(order, reached, given) if there.name in takers else order)
-            for (there, order), reached in zip(orders, found, strict=True)
-        ]
+        _prepared([(other, _from_peer(order, given)) for other, order in takers], wishes, given)
     except KeyboardInterrupt:
         # Why not ended: the hosts go on with what was begun.
         raise
     except BaseException:
-        _over(place, takers, orders, found)
+        _over(place, given)
         raise
-    _over(place, takers, orders, found)
+    _over(place, given)
+    served = {place.name, *(other.name for other, _ in takers)}
+    return [
+        (there, _known(order, given) if there.name in served else order) for there, order in orders
+    ]
 
 
-def _over(
-    place: Place,
-    takers: set[str],
-    orders: Sequence[tuple[Place, Order]],
-    found: Sequence[Reached],
-) -> None:
-    """Have nothing given away any more, and no token left; a host that is gone is no failure."""
-    from kimideploy.errors import KimiError  # noqa: PLC0415
-
-    with suppress(KimiError):
-        place.ask("unshare", bool)
-    for (there, _), reached in zip(orders, found, strict=True):
-        if there.name in takers:
-            with suppress(KimiError):
-                reached.shell.run(["rm", "-f", "--", _token(reached)])
-
-
-def _token(reached: Reached) -> str:
-    return f"{reached.settings}/peer.token"
-
-
-def _takers(orders: Sequence[tuple[Place, Order]]) -> set[str]:
+def _takers(orders: Orders) -> Orders:
     """Return the hosts that need what the first one has; the others pull by themselves."""
     from kimideploy.apply.order import catalog_of  # noqa: PLC0415
     from kimideploy.errors import RequestError  # noqa: PLC0415
@@ -87,42 +74,58 @@ def _takers(orders: Sequence[tuple[Place, Order]]) -> set[str]:
         return {(one.repo, one.quant, one.revision) for one in wishes}
 
     first = wants(orders[0][1])
-    takers = {place.name for place, order in orders[1:] if wants(order) == first}
-    for place, _ in orders[1:]:
-        if place.name not in takers:
+    takers = [(place, order) for place, order in orders[1:] if wants(order) == first]
+    for place, order in orders[1:]:
+        if (place, order) not in takers:
             sys.stderr.write(tame(f"note: {place.name} needs other weights, and pulls them\n"))
     return takers
 
 
-def _given(head: tuple[Place, Order], address: str, wishes: Wishes) -> Shared:
-    """Return where the first host gives its weights away, once it has them."""
+def _prepared(
+    orders: Sequence[tuple[Place, Order]], wishes: Wishes, given: Shared | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return the folders of weights of each host, now that they are there."""
     import msgspec  # noqa: PLC0415
 
-    from kimideploy.apply.answers import Begun, Shared  # noqa: PLC0415
+    from kimideploy.apply.answers import Begun  # noqa: PLC0415
     from kimideploy.cli.changes import begun_on  # noqa: PLC0415
 
-    place, order = head
-    first = msgspec.structs.replace(order, prepare=True)
+    first = {place.name: msgspec.structs.replace(order, prepare=True) for place, order in orders}
+    token = given.token if given is not None else ""
     ended = begun_on(
-        [place],
-        lambda there: there.ask("apply", Begun, order=first, wait=wishes.wait),
+        [place for place, _ in orders],
+        lambda there: there.ask(
+            "apply", Begun, order=first[there.name], wait=wishes.wait, token=token
+        ),
         as_json=wishes.as_json,
     )
-    folders = ended[place.name].weights
-    return place.ask("share", Shared, folders=folders, address=address)
+    return {name: one.weights for name, one in ended.items()}
 
 
-def _from_peer(order: Order, reached: Reached, given: Shared) -> Order:
-    """Return *order* with its weights taken from the other host, which lets it in."""
+def _from_peer(order: Order, given: Shared) -> Order:
+    """Return *order* with its weights taken from the host that gives them."""
     import msgspec  # noqa: PLC0415
 
     from kimideploy.apply.order import Peer  # noqa: PLC0415
 
-    reached.shell.put(given.token.encode() + b"\n", _token(reached), mode=0o600)
-    return msgspec.structs.replace(order, peer=Peer(given.url, given.manifests))
+    # Why not offline: what is forbidden is the hub, and this is no hub.
+    return msgspec.structs.replace(
+        order, peer=Peer(given.manifests, given.url), bundle=None, offline=False
+    )
 
 
-def _address(head: Reached, wishes: Wishes) -> str:
-    from kimideploy.remote.settings import settings  # noqa: PLC0415
+def _known(order: Order, given: Shared) -> Order:
+    """Return *order* for the very commits that were given."""
+    import msgspec  # noqa: PLC0415
 
-    return settings(head.shell.address, wishes.ssh_config).host
+    from kimideploy.apply.order import Peer  # noqa: PLC0415
+
+    return msgspec.structs.replace(order, peer=Peer(given.manifests), bundle=None)
+
+
+def _over(place: Place, given: Shared) -> None:
+    """Have nothing given away any more; a host that is gone meanwhile is no failure of that."""
+    from kimideploy.errors import KimiError  # noqa: PLC0415
+
+    with suppress(KimiError):
+        place.ask("unshare", bool, run=given.id)

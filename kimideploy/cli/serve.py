@@ -112,6 +112,16 @@ def serve(
             "--pull-once", help="with --host: the first host pulls, the others take it from there"
         ),
     ] = False,
+    share_address: Annotated[
+        str | None,
+        typer.Option(
+            "--share-address",
+            metavar="ADDRESS",
+            help="with --pull-once: the first host as the others reach it  [default: as it is"
+            " reached from here]",
+            show_default=False,
+        ),
+    ] = None,
     keep: Annotated[int, typer.Option(help="with --host: releases kept to return to", min=1)] = 3,
     wait: Annotated[
         float, typer.Option(help="with --host: seconds to wait for somebody else's change")
@@ -151,13 +161,14 @@ def serve(
                 wait=wait,
                 prepare=prepare,
                 pull_once=pull_once,
+                share_address=share_address,
                 dry_run=dry_run,
                 as_json=as_json,
             ),
         )
         return
     _only_there(adopt=adopt, bundle=bundle, hub=hub, hub_token_file=hub_token_file,
-                prepare=prepare, pull_once=pull_once)  # fmt: skip
+                prepare=prepare, pull_once=pull_once, share_address=share_address)  # fmt: skip
     # Why here: what serves on this machine takes long to load, and hosts don't need it here.
     from kimideploy.apply.job import job  # noqa: PLC0415
     from kimideploy.apply.serve import ready_but_for_weights  # noqa: PLC0415

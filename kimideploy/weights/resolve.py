@@ -182,7 +182,9 @@ def _given(wanted: Wanted, ways: Ways) -> Manifest | None:
             checked(one)
             for one in ways.manifests
             if (one.repo, one.quant) == (wanted.repo, wanted.quant)
-            and wanted.revision in (None, one.revision)
+            # Why not only None: a branch is what whoever gave the manifest took it for.
+            and (not COMMIT.fullmatch(wanted.revision or "") or wanted.revision == one.revision)
+            and {*wanted.beside} <= {item.path for item in one.items}
         ),
         None,
     )

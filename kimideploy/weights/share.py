@@ -11,10 +11,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -60,6 +62,11 @@ class Share(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._busy = 0
 
+    def server_bind(self) -> None:
+        """Bind, and ask no resolver for this host's name, which may take a minute to answer."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, or close where too many are at it."""
         if not self._room.acquire(blocking=False):
@@ -69,21 +76,25 @@ class Share(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer one connection."""
-        with self._lock:
-            self._busy += 1
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._lock:
-                self._busy -= 1
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a connection that broke: its other end tries again."""
 
-    def asked(self) -> None:
-        """Take in that somebody with the token is there."""
-        self._asked = time.monotonic()
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """Take in that somebody with the token is there, until all was sent."""
+        with self._lock:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+                self._asked = time.monotonic()
 
     def service_actions(self) -> None:
         """End when nobody asks any more; called twice a second."""
@@ -103,21 +114,24 @@ class _Handler(BaseHTTPRequestHandler):
         said = self.headers.get("Authorization", "").encode("utf-8", "replace")
         if not hmac.compare_digest(said, f"Bearer {self.server.token}".encode()):
             self._refuse(HTTPStatus.UNAUTHORIZED)
+            self.close_connection = True
             return
-        self.server.asked()
+        with self.server.asked():
+            self._answer()
+
+    def _answer(self) -> None:
         found = _FILE.fullmatch(unquote(urlsplit(self.path).path))
         path = self.server.files.get((found[1], found[2], found[3])) if found else None
         if path is None:
             self._refuse(HTTPStatus.NOT_FOUND)
             return
         try:
-            with path.open("rb") as file:
-                size = path.stat().st_size
-                self._send(file, size)
-        except FileNotFoundError:
-            self._refuse(HTTPStatus.NOT_FOUND)
-        finally:
-            self.server.asked()
+            file = path.open("rb")
+        except OSError:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return
+        with file:
+            self._send(file, path.stat().st_size)
 
     def _send(self, file: Any, size: int) -> None:
         start, end = 0, size

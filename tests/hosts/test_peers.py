@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from kimideploy.engines import complete
-from kimideploy.planning.types import encode
+from kimideploy.planning.types import Layout, encode
 from tests.hosts.rig import ENGINE, Rig
 from tests.hub.repos import kimi
-from tests.hub.server import Hub, running
+from tests.hub.server import Fault, Hub, running
 from tests.unit.engines.plans import CATALOG, plan
 
 REPO = "moonshotai/Kimi-K2.7-Code"
@@ -121,15 +121,46 @@ def test_without_the_token_nothing_is_given(rig: Rig, both: list[str], hub: Hub,
             rig.sh(3, f"{curl} -H 'Authorization: Bearer {given.token}' {url}"),
             rig.sh(3, f"{curl} -H 'Authorization: Bearer {given.token}' {url}/../../../../x"),
         ]
-        shown = rig.show(2, "User", "ProtectSystem", "NoNewPrivileges", unit="kimideploy-share")
+        unit = f"kimideploy-share-{given.id}"
+        shown = rig.show(2, "User", "ProtectSystem", "NoNewPrivileges", unit=unit)
         seen = rig.sh(2, "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr -d '\\0'")
     finally:
-        ask(reached, "unshare", bool)
+        ask(reached, "unshare", bool, run=given.id)
         reached.shell.transport.close()
 
     assert ["401", "401", "200", "404"] == said
     assert {"User": "kimideploy", "ProtectSystem": "strict", "NoNewPrivileges": "yes"} == shown
     assert given.token not in seen
+
+
+def test_an_address_of_its_own_alone(rig: Rig, both: list[str], hub: Hub, unpulled: Path) -> None:
+    """An address that leads the others to themselves is refused before anything is pulled."""
+    words = ("--pull-once", "--share-address")
+
+    code, told = _serve(rig, both, unpulled, hub, *words, "127.0.1.1")
+    other, _ = _serve(rig, both, unpulled, hub, *words, "192.0.2.7")
+
+    assert (3, 3) == (code, other)
+    assert "knows 127.0.1.1 as 127.0.1.1, itself alone" in told
+    assert "--share-address names this host" in told
+    assert 0 == hub.sent("model-0")
+
+
+def test_two_nodes_wait_for_the_weights(rig: Rig, both: list[str], hub: Hub, tmp_path: Path,
+                                        ) -> None:  # fmt: skip
+    """Two nodes of one model are started when both have their weights, and from the same commit."""
+    path = tmp_path / "two.json"
+    made = plan("vllm", "h100-80", layout=Layout(tp=16), nodes=2, port=8123)
+    path.write_bytes(encode(complete(made, CATALOG)))
+    hub.faults = [Fault("GET .*model-00001", "slow", 1, rate=2_000_000.0)]
+
+    code, told = _serve(rig, both, path, hub, "--pull-once")
+
+    assert 0 == code, told
+    assert hub.sent("model-0") < 4 * 2_000_000
+    began = told.index("release made") if "release made" in told else told.index("make release")
+    assert told.index(f"{both[1]}  done; engine and weights are here") < began
+    assert 1 == len({rig.sh(n, f"ls {STORE}") for n in (2, 3)})
 
 
 def test_what_is_brought_beforehand(

@@ -112,6 +112,22 @@ def test_a_wrong_word_is_not_tried_again(fresh: Rig) -> None:
     )
 
 
+def test_a_fabric_that_comes_up(fresh: Rig) -> None:
+    """An engine that is started by a boot waits for the NVSwitches instead of giving up."""
+    sound = "count 8\nname NVIDIA H200\nmem_total_mib 143771\nmem_used_mib 4\n"
+    fresh.gpus(2, f"{sound}fabric 2\n5.nvlink_down_3 1\n")
+    fresh.sh(2, "systemctl restart --no-block kimideploy")
+    wait_for(
+        lambda: "waiting for the NVSwitch" in fresh.sh(2, "journalctl -u kimideploy -n 5 -o cat"),
+        20,
+    )
+
+    fresh.gpus(2, sound)
+    wait_for(lambda: fresh.show(2, "ActiveState")["ActiveState"] == "active", 30)
+
+    assert {"NRestarts": "0"} == fresh.show(2, "NRestarts")
+
+
 def test_xid_lines_are_told(fresh: Rig) -> None:
     """A fault that the driver wrote to the kernel's log is told with its number."""
     boot = fresh.sh(2, "cat /proc/sys/kernel/random/boot_id").strip().replace("-", "")

@@ -6,7 +6,8 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from kimideploy.errors import WeightsError
 from kimideploy.weights.manifest import read_manifest
 from kimideploy.weights.pull import pull
-from kimideploy.weights.resolve import Ways
+from kimideploy.weights.resolve import Ways, known
 from kimideploy.weights.selection import Wanted
 from kimideploy.weights.share import Share, files_of
 from tests.hub.repos import kimi
@@ -75,6 +76,34 @@ def test_a_pull_from_a_node(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert folder.name == found.folder.name
     for item in manifest.items:
         assert (folder / item.path).read_bytes() == (found.folder / item.path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("revision", "quant", "beside", "is_meant"),
+    [
+        (None, None, (), True),
+        ("main", None, (), True),
+        ("{commit}", None, (), True),
+        ("0" * 40, None, (), False),
+        (None, "UD-Q2_K_XL", (), False),
+        (None, None, ("mmproj.gguf",), False),
+    ],
+)
+def test_which_manifest_is_meant(
+    folder: Path, revision: str | None, quant: str | None, beside: tuple[str, ...], is_meant: bool
+) -> None:
+    """A manifest that came along counts for its repository and quant, whatever names its commit."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    named = revision.format(commit=manifest.revision) if revision is not None else None
+    wanted = replace(Wanted(REPO, named), quant=quant, beside=beside)
+    ways = Ways(manifests=(manifest,), offline=True)
+
+    if is_meant:
+        assert manifest == known(wanted, Path("/nowhere"), ways)
+    else:
+        with pytest.raises(WeightsError, match="only the hub has"):
+            known(wanted, Path("/nowhere"), ways)
 
 
 def test_other_bytes_are_refused(
@@ -164,6 +193,29 @@ def test_words_that_are_none(folder: Path, raw: bytes) -> None:
                 pass
         path = f"/{REPO}/resolve/{folder.name}/config.json"
         assert 200 == ask(server, path)[0]
+
+
+def test_strangers_do_not_keep_it_up(folder: Path) -> None:
+    """Whoever has no token can't keep a server that was forgotten from ending."""
+    server = Share(("127.0.0.1", 0), files_of([folder]), TOKEN, idle=0.3)
+    with server, socket.create_connection(("127.0.0.1", server.server_port), timeout=5):
+        loop = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        loop.start()
+        while loop.is_alive():
+            with suppress(OSError, http.client.HTTPException):
+                ask(server, "/x", None)
+
+    assert not loop.is_alive()
+
+
+def test_a_file_that_is_gone(folder: Path) -> None:
+    """A file that can't be read is an answer, and the next one is given."""
+    gone = next(folder.glob("model-00001*"))
+    gone.unlink()
+    gone.mkdir()
+    with given(folder) as server:
+        assert 500 == ask(server, f"/{REPO}/resolve/{folder.name}/{gone.name}")[0]
+        assert 200 == ask(server, f"/{REPO}/resolve/{folder.name}/config.json")[0]
 
 
 def test_it_ends_when_nobody_asks(folder: Path) -> None:

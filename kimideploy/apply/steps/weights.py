@@ -73,5 +73,5 @@ def _ways(work: Work) -> Ways:
         adopt=tuple(Path(folder) for folder in order.adopt),
         manifests=order.peer.manifests if order.peer is not None else (),
         # Why: the xet store is the hub's, and a peer has the files alone.
-        xet=order.peer is None,
+        xet=order.peer is None or order.peer.url is None,
     )

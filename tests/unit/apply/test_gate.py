@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kimideploy.apply.gate import judge
+from kimideploy.apply.gate import is_coming_up, judge
 from kimideploy.engines import complete
 from kimideploy.engines.site import sites
 from kimideploy.facts.types import GpuFacts, GpuProcess, HostFacts
@@ -102,10 +102,21 @@ def test_what_is_unknown_hinders_nothing() -> None:
 
 
 def test_cards_without_bridges_are_sound() -> None:
-    """Equal cards whose links all lead nowhere are not called broken."""
-    gpus = [msgspec.structs.replace(SOUND, index=i, nvlinks_active=0) for i in range(8)]
+    """Cards that bridges join, some or none of them, are not called broken."""
+    cards = [msgspec.structs.replace(SOUND, index=i, fabric=None) for i in range(8)]
+    none = [msgspec.structs.replace(card, nvlinks_active=0) for card in cards]
 
-    assert "pass" == _judged(*gpus)[0][0]
+    assert [("pass", "8 GPUs answer, and nothing else computes on them")] == _judged(*none)
+    assert "pass" == _judged(*cards[:7], none[7])[0][0]
+
+
+def test_a_fabric_that_comes_up() -> None:
+    """Soon after a boot the switches are still being set up, and that is told from a failure."""
+    states = {"in progress": True, "not started": True, "up": False, "state 9 of NVML": False}
+
+    for state, coming in states.items():
+        host = HostFacts(hostname="h", gpus=(msgspec.structs.replace(SOUND, fabric=state),))
+        assert coming is is_coming_up(host)
 
 
 def test_through_the_real_binding(tmp_path: Path) -> None:
