@@ -90,6 +90,8 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
         if len(missing) == len(orders):
             return
         orders = [(p, o) for (p, o), one in zip(orders, found, strict=True) if one.is_ready]
+    if wishes.dry_run and wishes.pull_once and len(orders) > 1:
+        sys.stderr.write(f"note: only {orders[0][0].name} would ask the hub, then the others it\n")
     if not wishes.dry_run:
         orders = _supplied(orders, found, hosts, wishes)
         if wishes.pull_once:

@@ -30,7 +30,7 @@ EXAMPLES = [
     "kimideploy plan --json | kimideploy serve --plan - --venv ~/vllm",
     "kimideploy serve --rehearse=vllm --venv ~/vllm-cpu --once",
     "kimideploy serve --host root@gpu1 --dry-run",
-    "kimideploy serve --host root@gpu1 --host root@gpu2",
+    "kimideploy serve --host root@gpu1 --host root@gpu2 --pull-once",
 ]
 #: the environment the real vLLM is rehearsed in, where --venv does not name it
 _VLLM_VENV = "KIMIDEPLOY_VLLM_VENV"
