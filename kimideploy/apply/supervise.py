@@ -226,13 +226,13 @@ class Teller:
 
     def beat(self, client: Client, before: float | None, patience: float) -> float | None:
         """Feed the watchdog if the engine still works; return how many tokens it ever made."""
-        path = self.job.site.engine.metrics
-        count = counted(client, path, timeout=5).made
+        names = self.job.site.engine.metrics
+        count = counted(client, names, timeout=5).made
         try:
             token(client, self.job.promise.model, timeout=patience)
         except Unreachable:
             # Why: a queue of long prompts keeps a question waiting, and the engine is well.
-            after = counted(client, path, timeout=5).made
+            after = counted(client, names, timeout=5).made
             if after is None or after == (count if count is not None else before):
                 return after
             count = after

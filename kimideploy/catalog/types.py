@@ -323,6 +323,21 @@ class Flag(Profile, frozen=True, kw_only=True):
     since: str | None = None
 
 
+class Metrics(Profile, frozen=True, kw_only=True):
+    """Where the engine counts, and what it calls things: the first name that it prints counts."""
+
+    path: str
+    #: requests that are decoded, and that wait
+    running: tuple[str, ...]
+    waiting: tuple[str, ...]
+    #: the share of the KV cache in use, 0 to 1
+    cache: tuple[str, ...]
+    #: tokens ever generated
+    made: tuple[str, ...]
+    source: str
+    note: str | None = None
+
+
 class LogPatterns(Profile, frozen=True, kw_only=True):
     """Regular expressions over the engine's log: progress stages in order, readiness, failures."""
 
@@ -362,7 +377,7 @@ class Engine(Profile, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65535)]
     health: str
     ready: str
-    metrics: str
+    metrics: Metrics
     #: the message field that carries the reasoning
     reasoning_field: Literal["reasoning", "reasoning_content"]
     formats: tuple[WeightFormat, ...]

@@ -1,22 +1,16 @@
-"""What an engine counts: requests and cache, under the names that each engine gives them."""
+"""What an engine counts: requests and cache, under the names that its profile tells."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from kimideploy.catalog.types import Metrics
 from kimideploy.conformance.client import Client, Unreachable
 
 _LINE = re.compile(
     r"^([a-z_]+:[a-z_]+)(?:\{[^}\n]*\})? ([0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)$", re.MULTILINE
 )
-#: vLLM 0.32, SGLang 0.5 and llama.cpp; older names of vLLM last
-_RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
-_WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
-_CACHE = ("vllm:kv_cache_usage_perc", "sglang:token_usage", "llamacpp:kv_cache_usage_ratio",
-          "vllm:gpu_cache_usage_perc")  # fmt: skip
-_MADE = ("vllm:generation_tokens_total", "sglang:generation_tokens_total",
-         "llamacpp:tokens_predicted_total")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +26,26 @@ class Counted:
     made: float | None = None
 
 
-def counted(client: Client, path: str, *, timeout: float) -> Counted:
-    """Return what the engine at *client* counts at *path*; all None where nobody answers."""
+def counted(client: Client, names: Metrics, *, timeout: float) -> Counted:
+    """Return what the engine at *client* counts; all None where nobody answers."""
     try:
-        reply = client.get(path, timeout=timeout)
+        reply = client.get(names.path, timeout=timeout)
     except Unreachable:
         return Counted()
-    return read(reply.body.decode("utf-8", "replace"))
+    return read(reply.body.decode("utf-8", "replace"), names)
 
 
-def read(text: str) -> Counted:
+def read(text: str, names: Metrics) -> Counted:
     """Return what a page of metrics says, summed over its labels; of the cache, the fullest."""
     values: dict[str, list[float]] = {}
     for name, value in _LINE.findall(text):
         values.setdefault(name, []).append(float(value))
 
-    def of(names: tuple[str, ...]) -> list[float]:
-        return next((values[name] for name in names if name in values), [])
+    def of(called: tuple[str, ...]) -> list[float]:
+        return next((values[name] for name in called if name in values), [])
 
-    running, waiting, cache, made = of(_RUNNING), of(_WAITING), of(_CACHE), of(_MADE)
+    running, waiting = of(names.running), of(names.waiting)
+    cache, made = of(names.cache), of(names.made)
     return Counted(
         running=sum(running) if running else None,
         waiting=sum(waiting) if waiting else None,
