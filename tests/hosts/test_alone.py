@@ -26,6 +26,7 @@ from tests.hosts.rig import ENGINE, Rig, end, wait_for
 
 #: how many random moments a run is killed at; the hundred of the promise are KIMIDEPLOY_CRASHES=100
 CRASHES = int(os.environ.get("KIMIDEPLOY_CRASHES", "3"))
+LAST = "tail -1 /var/lib/kimideploy/journal.jsonl"
 STEPS = ("release", "checks", "unit", "ready", "smoke checks", "switch")
 
 
@@ -228,9 +229,10 @@ def test_the_dead_man_goes_on(served: Host, tmp_path: Path) -> None:
     served.until(run, "ready", "doing")
     served.kill(run)
 
-    wait_for(lambda: '"done"' in served.rig.sh(1, "tail -1 /var/lib/kimideploy/journal.jsonl"), 30)
+    wait_for(lambda: "2" == served.current(), 60)
+    wait_for(lambda: '"action":"rollback"' in served.rig.sh(1, LAST), 20)
 
-    assert "2" == served.current()
+    assert '"result":"done"' in served.rig.sh(1, LAST)
     assert served.serves()
 
 
@@ -242,7 +244,7 @@ def test_the_dead_man_takes_back(served: Host, tmp_path: Path) -> None:
     served.until(run, "ready", "doing")
     served.kill(run)
 
-    wait_for(lambda: "undone" in served.rig.sh(1, "tail -1 /var/lib/kimideploy/journal.jsonl"), 40)
+    wait_for(lambda: "undone" in served.rig.sh(1, LAST), 60)
 
     wait_for(served.serves, 30)
     assert "1" == served.current()
