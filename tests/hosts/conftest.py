@@ -41,6 +41,16 @@ def host(rig: Rig) -> Iterator[str]:
 
 
 @pytest.fixture
+def both(rig: Rig) -> Iterator[list[str]]:
+    """Hosts 2 and 3, with nothing deployed and no weights in their stores."""
+    for number in (2, 3):
+        rig.clean(number)
+    yield [rig.name(2), rig.name(3)]
+    for number in (2, 3):
+        rig.clean(number)
+
+
+@pytest.fixture
 def plan(rig: Rig, tmp_path: Path) -> Path:
     """The file of a plan on the engine and the weights of the hosts."""
     return rig.plan(tmp_path)

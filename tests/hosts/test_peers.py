@@ -8,8 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kimideploy.apply.answers import Shared
 from kimideploy.engines import complete
 from kimideploy.planning.types import Layout, encode
+from kimideploy.remote.address import parse
+from kimideploy.remote.bootstrap import Supply, reach
+from kimideploy.remote.host import ask
+from kimideploy.weights.bundle import bundle
+from kimideploy.weights.pull import pull
+from kimideploy.weights.resolve import Ways
+from kimideploy.weights.selection import Wanted
 from tests.hosts.rig import ENGINE, Rig
 from tests.hub.repos import kimi
 from tests.hub.server import Fault, Hub, running
@@ -17,16 +25,6 @@ from tests.unit.engines.plans import CATALOG, plan
 
 REPO = "moonshotai/Kimi-K2.7-Code"
 STORE = f"/var/lib/kimideploy/models/{REPO}"
-
-
-@pytest.fixture
-def both(rig: Rig) -> Iterator[list[str]]:
-    """Hosts 2 and 3, with nothing deployed and no weights in their stores."""
-    for number in (2, 3):
-        rig.clean(number)
-    yield [rig.name(2), rig.name(3)]
-    for number in (2, 3):
-        rig.clean(number)
 
 
 @pytest.fixture
@@ -82,6 +80,33 @@ def test_the_hub_sends_once(rig: Rig, both: list[str], hub: Hub, unpulled: Path)
     assert 0 == sum(one.sent for one in hub.log[asked:] if "safetensors" in one.path)
 
 
+def test_a_bundle_is_sent_once(
+    rig: Rig, both: list[str], hub: Hub, unpulled: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Without a hub the first host is sent a bundle, and the other takes the weights from it."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    found = pull(Wanted(REPO), tmp_path / "here", Ways(), lambda _: None)
+    volumes = tmp_path / "bundle"
+    volumes.mkdir()
+    bundle(found.folder, found.manifest, volumes, split=1 << 30, tell=lambda _: None)
+    asked = len(hub.log)
+
+    words = ("--pull-once", "--offline", "--bundle", str(volumes))
+    code, told = _serve(rig, both, unpulled, hub, *words)
+
+    assert 0 == code, told
+    assert asked == len(hub.log)
+    assert "" == rig.sh(3, "ls /var/lib/kimideploy/incoming 2>/dev/null", check=False)
+    assert "" != rig.sh(2, "ls /var/lib/kimideploy/incoming")
+    for number in (2, 3):
+        assert "active" == rig.show(number, "ActiveState")["ActiveState"]
+        assert found.folder.name == rig.sh(number, f"ls {STORE}").strip()
+
+
 def test_a_node_is_not_trusted(rig: Rig, both: list[str], hub: Hub, unpulled: Path) -> None:
     """What a node gives that is not what the hub promised is refused by who takes it."""
     assert 0 == _serve(rig, both[:1], unpulled, hub, "--prepare")[0]
@@ -102,15 +127,9 @@ def test_a_node_is_not_trusted(rig: Rig, both: list[str], hub: Hub, unpulled: Pa
 def test_without_the_token_nothing_is_given(rig: Rig, both: list[str], hub: Hub, unpulled: Path,
                                             ) -> None:  # fmt: skip
     """Whoever reaches the port gets nothing, and the server can write nothing."""
-    from kimideploy.apply.answers import Shared  # noqa: PLC0415
-    from kimideploy.remote.access import Access  # noqa: PLC0415
-    from kimideploy.remote.address import parse  # noqa: PLC0415
-    from kimideploy.remote.bootstrap import Supply, reach  # noqa: PLC0415
-    from kimideploy.remote.host import ask  # noqa: PLC0415
-
     assert 0 == _serve(rig, both[:1], unpulled, hub, "--prepare")[0]
     folder = rig.sh(2, f"echo {STORE}/*").strip()
-    reached = reach(parse(both[0]), Access(config=rig.config), Supply(wheels=rig.wheels))
+    reached = reach(parse(both[0]), rig.access(), Supply(wheels=rig.wheels))
     given = ask(reached, "share", Shared, folders=[folder], address=rig.ip(2))
     url = f"{given.url}/{REPO}/resolve/{Path(folder).name}/config.json"
     curl = "curl -s -o /dev/null -w '%{http_code}' --path-as-is"

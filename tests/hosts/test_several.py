@@ -7,24 +7,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.hosts.rig import ENGINE, Rig, wait_for
 
 NASTY = "/srv/a b'c$(id)`x`%n%%;☃\\x"
-
-
-@pytest.fixture
-def both(rig: Rig) -> Iterator[list[str]]:
-    """Hosts 2 and 3, with nothing deployed on them."""
-    for number in (2, 3):
-        rig.clean(number)
-    yield [rig.name(2), rig.name(3)]
-    for number in (2, 3):
-        rig.clean(number)
 
 
 def test_one_that_fails_leaves_the_others(rig: Rig, both: list[str], plan: Path) -> None:

@@ -5,6 +5,7 @@ A rehearsal with the real vLLM has a tiny checkpoint in their place, whatever th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from kimideploy.apply.events import Change
@@ -29,10 +30,16 @@ class WeightsStep(Step):
             return ()
         if work.plan.local is not None and Path(work.plan.local.path).exists():
             return ()
-        plan, steps = foretold(work.plan, work.catalog, work.home.models, _ways(work))
+        ways = _ways(work)
+        if work.order.bundle is not None:
+            # Why: what a bundle brings is here once it is unpacked; no hub is asked to foretell.
+            ways = replace(ways, offline=False)
+        plan, steps = foretold(work.plan, work.catalog, work.home.models, ways)
         if plan.local is not None:
             work.plan = plan
             return ()
+        if work.order.bundle is not None:
+            return (Change(f"unpack {work.order.bundle}, every byte against its manifest"),)
         return tuple(Change(step) for step in steps if not step.startswith("take the weights"))
 
     def do(self, work: Work) -> None:
