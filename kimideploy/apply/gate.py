@@ -16,7 +16,7 @@ from kimideploy.quantities import GIB
 #: bytes; a desktop or a monitor takes some hundred MiB, anything more is a process that computes
 _FOREIGN = 1 * GIB
 #: what the probe calls the states before it is up
-COMING_UP = ("not started", "in progress")
+_COMING_UP = ("not started", "in progress")
 
 
 def judge(site: Site, host: HostFacts) -> tuple[Checked, ...]:
@@ -46,7 +46,7 @@ def is_coming_up(host: HostFacts) -> bool:
 
     Then links may be missing, too, and what is seen says nothing yet.
     """
-    return any(gpu.fabric in COMING_UP for gpu in host.gpus)
+    return any(gpu.fabric in _COMING_UP for gpu in host.gpus)
 
 
 def _health(gpu: GpuFacts) -> Iterable[Checked]:

@@ -22,7 +22,6 @@ from kimideploy.apply.steps.base import program
 from kimideploy.apply.systemd import Systemd
 from kimideploy.errors import MachineError, RequestError
 from kimideploy.weights.manifest import Manifest, read_manifest
-from kimideploy.weights.share import Share, files_of
 
 _UNIT = "kimideploy-share-{}.service"
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -98,6 +97,9 @@ def unshare(home: Home, name: str | None = None) -> bool:
 
 def serve(folders: Sequence[Path], address: str, port: int, token_file: Path | None) -> None:
     """Give away *folders* until nobody has asked for a while; the unit's own work."""
+    # Why here: every other word to a host would load an HTTP server, too.
+    from kimideploy.weights.share import Share, files_of  # noqa: PLC0415
+
     given = os.environ.get("CREDENTIALS_DIRECTORY")
     path = token_file if token_file is not None else Path(given or "/nowhere") / "token"
     try:

@@ -95,7 +95,8 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     if not wishes.dry_run:
         orders = _supplied(orders, found, hosts, wishes)
         if wishes.pull_once:
-            orders = brought(orders, _shared_at(options, found[0], wishes), wishes)
+            address = wishes.share_address or _head(options, found, wishes.ssh_config)
+            orders = brought(orders, address or "", wishes)
     applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
 
 
@@ -119,6 +120,8 @@ def _supplied(
     wishes: Wishes,
 ) -> list[tuple[Place, Order]]:
     """Return the orders after the hosts were sent what they can't get by themselves."""
+    import msgspec  # noqa: PLC0415
+
     from kimideploy.cli.hosts import access_of  # noqa: PLC0415
     from kimideploy.remote.bootstrap import send_wheels  # noqa: PLC0415
 
@@ -127,17 +130,11 @@ def _supplied(
             send_wheels(reached.shell, hosts.wheelhouse, reached.top)
         if wishes.hub_token is not None:
             _give_token(reached, wishes.hub_token)
-    if wishes.bundle is not None:
-        return _sent(orders, found, access_of(hosts), wishes)
-    return orders
-
-
-def _shared_at(options: PlanOptions, head: Reached, wishes: Wishes) -> str:
-    """Return the address at which the others take weights from the first host."""
-    from kimideploy.remote.settings import settings  # noqa: PLC0415
-
-    said = wishes.share_address or options.head_address
-    return said or settings(head.shell.address, wishes.ssh_config).host
+    if wishes.bundle is None:
+        return orders
+    many = 1 if wishes.pull_once else len(orders)
+    rest = [(place, msgspec.structs.replace(order, bundle=None)) for place, order in orders[many:]]
+    return [*_sent(orders[:many], found[:many], access_of(hosts), wishes.bundle), *rest]
 
 
 def _give_token(reached: Reached, path: Path) -> None:
@@ -152,7 +149,7 @@ def _give_token(reached: Reached, path: Path) -> None:
 
 
 def _sent(
-    orders: list[tuple[Place, Order]], found: Sequence[Reached], access: Any, wishes: Wishes
+    orders: list[tuple[Place, Order]], found: Sequence[Reached], access: Any, bundle: Path
 ) -> list[tuple[Place, Order]]:
     """Return the orders after the bundle was sent to the hosts that lack what is in it."""
     import msgspec  # noqa: PLC0415
@@ -163,10 +160,7 @@ def _sent(
     from kimideploy.remote.bulk import push  # noqa: PLC0415
 
     after = []
-    for number, ((place, order), reached) in enumerate(zip(orders, found, strict=True)):
-        if wishes.pull_once and number > 0:
-            after.append((place, msgspec.structs.replace(order, bundle=None)))
-            continue
+    for (place, order), reached in zip(orders, found, strict=True):
         without = msgspec.structs.replace(order, bundle=None, offline=False)
         steps = place.ask("look", tuple[Looked, ...], order=without)
         if not any(step.changes for step in steps if step.step == "weights"):
@@ -180,7 +174,7 @@ def _sent(
                 told = 20 * done // max(1, total)
                 noted(f"{name}: sent {decimal(done)} of {decimal(total)}")
 
-        push(reached.shell, access, wishes.bundle or Path(), str(order.bundle), watch)
+        push(reached.shell, access, bundle, str(order.bundle), watch)
         after.append((place, order))
     return after
 

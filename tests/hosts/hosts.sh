@@ -2,8 +2,8 @@
 # Real hosts on this machine: hosts.sh up N FOLDER | start I FOLDER | kill I FOLDER | down FOLDER
 #
 # Each has its own PID 1 (systemd), journal, sshd, network and control groups; its root is an
-# overlay of this machine's, kept in memory. A bridge joins them: this machine is 10.177.77.1, host I is
-# 10.177.77.(10+I). FOLDER/id.pub may log in as root and as ops; ops may use sudo.
+# overlay of this machine's, kept in memory. A bridge joins them: this machine is 10.177.77.1,
+# host I is 10.177.77.(10+I). FOLDER/id.pub may log in as root and as ops; ops may use sudo.
 set -eu
 act=$1
 net=10.177.77 bridge=kdbr
