@@ -117,6 +117,7 @@ start() {
   # Why: in a group that hosts share, each PID 1 sees, waits for and removes what is another's.
   empty "$top/cgroup/kd-h$i"
   mkdir "$top/cgroup/kd-h$i"
+  # shellcheck disable=SC2016  # the inner shell expands it: its own process joins the group
   setsid sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$top/cgroup/kd-h$i" \
     unshare --pid --fork --mount --uts --ipc --net --cgroup "$0" boot "$i" "$top" \
     >"$top/h$i/boot.log" 2>&1 </dev/null &
