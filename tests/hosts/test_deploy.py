@@ -72,6 +72,8 @@ def test_dry_run_shows_steps_and_diff(rig: Rig, host: str, plan: Path, tmp_path:
 
 def test_a_dry_run_installs_nothing(rig: Rig, tmp_path: Path) -> None:
     """On a host that was never seen before, a dry run leaves nothing behind."""
+    rig.clean(2)
+    rig.sh(2, "rm -rf /opt/kimideploy")
     before = rig.sh(2, "ls -a /opt /var/lib /etc | sort")
 
     ended = rig.run(
