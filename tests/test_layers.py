@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "apply": DECISIONS | {"conformance", "rehearsal", "weights"},
     "remote": DECISIONS | {"apply"},
     #: a view knows the types it shows; the rooms of these are checked to bring nothing else along
-    "views": {"planning", "catalog", "facts", "apply", "weights"},
+    "views": {"planning", "catalog", "facts", "apply", "weights", "conformance"},
     "cli": {"*"},
 }
 #: rooms that take types from a room, not what looks at the world in it
@@ -51,6 +51,7 @@ TYPES_ONLY = {
         "apply.answers",
         "weights.events",
         "weights.types",
+        "conformance.verdict",
     },
 }
 #: who may import what reaches a process, a network or a driver

@@ -20,7 +20,7 @@ def _kebab(name: str) -> str:
     return name.lower()
 
 
-#: what takes the place of weights and GPUs: a stand-in, or the real vLLM with a tiny checkpoint
+#: what takes the place of weights and GPUs: a stand-in, or the real vLLM with the nano Kimi
 Rehearsal = Literal["stand-in", "vllm"]
 
 
@@ -87,14 +87,14 @@ class Ready(_Event, frozen=True, kw_only=True):
 
 
 class Asking(_Event, frozen=True, kw_only=True):
-    """A smoke request is under way; `pieces` of its answer have come."""
+    """A request of conformance is under way; `pieces` of its answer have come."""
 
-    request: Literal["question", "tool call"]
+    request: str
     pieces: int = 0
 
 
 class Judged(_Event, frozen=True, kw_only=True):
-    """One check of the smoke requests."""
+    """One check of conformance."""
 
     check: Check
 

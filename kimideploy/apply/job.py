@@ -6,22 +6,23 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
 
 from kimideploy.apply.events import Rehearsal
 from kimideploy.catalog.types import Catalog
-from kimideploy.conformance.smoke import Promise, Subject
+from kimideploy.conformance.promise import Promise, owed
 from kimideploy.engines.site import Site, sites
 from kimideploy.errors import MachineError, RequestError
 from kimideploy.planning.types import Launch, Plan
+from kimideploy.rehearsal import nano
 
 #: Seconds without news in the log before an engine counts as hung, a guess: compiling a model of
 #: this size takes minutes and says little.
 QUIET = 30 * 60.0
-#: the same for a stand-in and for a tiny model on a CPU
+#: the same for a stand-in and for the nano Kimi on a CPU
 _QUIET_REHEARSED: dict[Rehearsal, float] = {"stand-in": 120.0, "vllm": 600.0}
 #: Bytes per second and tokens, guesses: an engine that fetches from the hub may be silent while it
 #: does, on a line no slower than this; what clients are told where the model's profile has nothing.
@@ -29,11 +30,6 @@ _SLOW_LINE = 50_000_000
 _TOKENS = 32_768
 #: seconds the stand-in takes to load, so that a rehearsal shows its stages and is over soon
 _REHEARSED_LOAD = 3
-_SUBJECTS: dict[Rehearsal | None, Subject] = {
-    None: "model",
-    "stand-in": "stand-in",
-    "vllm": "random weights",
-}
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -70,16 +66,16 @@ class Job:
     @property
     def promise(self) -> Promise:
         """What the endpoint owes once it is ready."""
-        model = self.site.model
-        return Promise(
-            model=self.site.plan.served_name,
+        promise = owed(
+            self.site.model,
+            self.site.plan.served_name,
             reasoning_field=self.site.engine.reasoning_field,
-            thinks=model.thinking.mode != "none",
-            calls_tools=model.tool_parser is not None,
-            tool_id=model.tool_id,
             context=self.site.plan.fit.context,
-            subject=_SUBJECTS[self.rehearsal],
+            images=self.site.vision,
         )
+        if self.rehearsal != "vllm":
+            return promise
+        return replace(promise, images=False, prompt_tokens=nano.prompt_tokens())
 
     @property
     def max_tokens(self) -> int:
@@ -182,6 +178,7 @@ def steps(job: Job) -> list[str]:
         ),
         f"ask a question: message.{engine.reasoning_field} must hold the reasoning",
         f"give a task with one tool: its call must have an id like {job.site.model.tool_id}",
+        "tell a code word in the reasoning alone: it must come back, and not without it",
         "end the engine and all it started"
         if job.once
         else "stay until Ctrl-C or SIGTERM, then end the engine and all it started",

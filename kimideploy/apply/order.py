@@ -28,11 +28,11 @@ class Source(Strict, frozen=True, omit_defaults=True):
     """Where the engine comes from.
 
     install: a fresh environment at the pinned version · venv: the one at `path`, as it is ·
-    stand-in: a rehearsal without an engine · tiny: one with the vLLM at `path`, on the CPU and a
-    tiny checkpoint
+    stand-in: a rehearsal without an engine · nano: one with the vLLM at `path`, on the CPU and a
+    nano Kimi
     """
 
-    kind: Literal["install", "venv", "stand-in", "tiny"] = "install"
+    kind: Literal["install", "venv", "stand-in", "nano"] = "install"
     path: str | None = None
     #: an index other than PyPI, and a folder of wheels on the host for a host without any
     index: str | None = None
@@ -44,7 +44,7 @@ class Source(Strict, frozen=True, omit_defaults=True):
         match self.kind:
             case "stand-in":
                 return "stand-in"
-            case "tiny":
+            case "nano":
                 return "vllm"
             case _:
                 return None

@@ -54,7 +54,7 @@ def rehearsed(launch: Launch, port: Port) -> tuple[Checked, ...]:
 
 def without_weights(checks: Sequence[Checked]) -> tuple[Checked, ...]:
     """Return the checks of a rehearsal on the real engine: all but the one of the weights."""
-    said = _skipped("model", "a tiny checkpoint with random weights takes its place")
+    said = _skipped("model", "the nano Kimi takes its place")
     return tuple(said if check.name == "model" else check for check in checks)
 
 

@@ -29,7 +29,7 @@ from kimideploy.apply.look import look, look_at_port
 from kimideploy.apply.process import Process, start
 from kimideploy.apply.watch import Watch
 from kimideploy.conformance.client import Client
-from kimideploy.conformance.run import run_smoke
+from kimideploy.conformance.run import prove
 from kimideploy.conformance.snippet import snippet
 from kimideploy.conformance.verdict import Verdict
 from kimideploy.errors import BusyError, MachineError
@@ -97,7 +97,7 @@ def _carry_out(job: Job, watch: Watch, client: Client, tell: Tell) -> Verdict:
         watch.until_it_ends()
     watch.until_ready(client)
     tell(Ready(url=job.url, model=job.promise.model, seconds=watch.age))
-    verdict = run_smoke(
+    verdict = prove(
         client,
         job.promise,
         lambda request, pieces: tell(Asking(request=request, pieces=pieces)),

@@ -39,6 +39,7 @@ COMMANDS = {
     "pull": "Fetch and prove the weights of a model.",
     "weights": "List, verify, bundle and remove the weights on this machine.",
     "weigh": "Sum what a checkpoint takes on each GPU, tensor by tensor.",
+    "verify": "Ask an endpoint for what it promises, and judge the answers.",
     "profiles": "Show and check the facts that plans are made from.",
 }
 #: what a host is asked, and asks itself; people are not shown it

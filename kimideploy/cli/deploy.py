@@ -197,7 +197,7 @@ def _plans(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> li
     nodes = plans[0].candidate.nodes
     if nodes > 1 and wishes.rehearsal == "vllm":
         raise RequestError(
-            "the tiny checkpoint is for one node, and this plan has several",
+            "the nano Kimi is for one node, and this plan has several",
             hint="--rehearse rehearses all of them with a stand-in",
         )
     if nodes not in (1, len(found)):
@@ -308,7 +308,7 @@ def _source(reached: Reached, hosts: HostOptions, wishes: Wishes) -> Source:
     if wishes.rehearsal == "stand-in":
         return Source(kind="stand-in")
     if wishes.rehearsal == "vllm":
-        return Source(kind="tiny", path=str(wishes.venv))
+        return Source(kind="nano", path=str(wishes.venv))
     if wishes.venv is not None:
         return Source(kind="venv", path=str(wishes.venv))
     wheels = f"{reached.top}/wheels" if hosts.wheelhouse is not None else None

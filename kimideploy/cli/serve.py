@@ -188,7 +188,7 @@ def serve(
     if not isinstance(decision, Plan):
         refuse(decision, as_json=as_json)
     if rehearsal == "vllm":
-        decision = _tiny(decision, notes)
+        decision = _nano(decision, notes)
         venv = venv or (Path(os.environ[_VLLM_VENV]) if os.environ.get(_VLLM_VENV) else None)
 
     def jobs(found: Plan) -> Job:
@@ -310,18 +310,18 @@ def _names_a_machine(options: PlanOptions) -> bool:
     return bool(options.hardware or options.facts or config.hardware or config.facts)
 
 
-def _tiny(plan: Plan, notes: list[str]) -> Plan:
-    """Return the plan on a tiny checkpoint, and note what had to be changed for that."""
+def _nano(plan: Plan, notes: list[str]) -> Plan:
+    """Return the plan on the nano Kimi, and note what had to be changed for that."""
     import platformdirs  # noqa: PLC0415
 
-    from kimideploy.rehearsal.real import on_tiny  # noqa: PLC0415
-    from kimideploy.rehearsal.tiny import write_tiny  # noqa: PLC0415
+    from kimideploy.rehearsal.nano import write_nano  # noqa: PLC0415
+    from kimideploy.rehearsal.real import on_nano  # noqa: PLC0415
 
-    folder = Path(platformdirs.user_cache_dir("kimideploy")) / "tiny-kimi"
-    write_tiny(folder)
-    tiny, changes = on_tiny(plan, folder)
+    folder = Path(platformdirs.user_cache_dir("kimideploy")) / "nano-kimi"
+    write_nano(folder)
+    nano, changes = on_nano(plan, folder)
     notes.extend(changes)
-    return tiny
+    return nano
 
 
 def _tell(what: Job, first: Sequence[str], *, as_json: bool) -> None:

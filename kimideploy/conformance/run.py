@@ -1,59 +1,107 @@
-"""Send the smoke requests and collect the checks."""
+"""One run: learn what the endpoint is, ask everything the suite needs, judge."""
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
+from typing import Any
 
-from kimideploy.conformance import smoke
-from kimideploy.conformance.client import Client, Reply, Unreachable
-from kimideploy.conformance.smoke import Promise
-from kimideploy.conformance.verdict import Check, Verdict
+from kimideploy.conformance.answers import Answer
+from kimideploy.conformance.asks import Ask, asks
+from kimideploy.conformance.client import Client
+from kimideploy.conformance.judge import checks, needed, speed
+from kimideploy.conformance.promise import Promise, draw
+from kimideploy.conformance.rules import rules
+from kimideploy.conformance.rules.access import served
+from kimideploy.conformance.rules.base import Heard
+from kimideploy.conformance.send import Endpoint, Sender, Watch, collect
+from kimideploy.conformance.verdict import Verdict
 
-Request = Literal["question", "tool call"]
-#: told that a request is under way and how many pieces of its answer have come
-Watch = Callable[[Request, int], None]
-PATH = "/v1/chat/completions"
-#: Seconds, guesses. A silent stream is broken after the first; a whole answer of 4096 tokens takes
-#: the second at 3 tokens a second, slower than any engine that is of use.
-SILENCE, WHOLE = 300.0, 1400.0
-#: pieces of a stream between two words to the watcher
-_EVERY = 16
+SUITES = ("quick", "full")
+#: connections that fail one after the other before nothing more is asked
+_GIVEN_UP = 3
 
-
-def run_smoke(client: Client, promise: Promise, watch: Watch) -> Verdict:
-    """Return what the endpoint proved by two requests, one streamed and one whole."""
-    checks = (*_question(client, promise, watch), *_task(client, promise, watch))
-    return Verdict(url=client.url, model=promise.model, checks=checks)
+#: told the requests that are answered, all of them, and the name of the last
+Tell = Callable[[int, int, str], None]
 
 
-def _question(client: Client, promise: Promise, watch: Watch) -> tuple[Check, ...]:
-    pieces: list[object] = []
-    watch("question", 0)
-    try:
-        for piece in client.stream(PATH, smoke.question(promise), timeout=SILENCE):
-            if isinstance(piece, Reply):
-                return (smoke.refused("question", piece.status, piece.body),)
-            pieces.append(piece)
-            if len(pieces) % _EVERY == 0:
-                watch("question", len(pieces))
-    except Unreachable as error:
-        return (Check("question", "fail", f"after {len(pieces)} pieces: {error}"),)
-    message = smoke.joined(pieces)
-    if message is None:
-        return (Check("question", "fail", "the stream held no message"),)
-    return smoke.judge_answer(message, promise)
+def prove(client: Client, promise: Promise, watch: Watch) -> Verdict:
+    """Return what the endpoint proves by the quick suite, with code words drawn anew."""
+    sender = Endpoint(client, key=client.key, watch=watch)
+    promise = replace(promise, has_key=client.key is not None)
+    return run(sender, promise, url=client.url, suite="quick", seed=secrets.randbelow(1 << 31))
 
 
-def _task(client: Client, promise: Promise, watch: Watch) -> tuple[Check, ...]:
-    if not promise.calls_tools:
-        return smoke.judge_call({}, promise)
-    watch("tool call", 0)
-    try:
-        reply = client.post(PATH, smoke.task(promise), timeout=WHOLE)
-    except Unreachable as error:
-        return (Check("tool call", "fail", str(error)),)
-    message = smoke.message_of(reply.json())
-    if reply.status != 200 or message is None:  # noqa: PLR2004
-        return (smoke.refused("tool call", reply.status, reply.body),)
-    return smoke.judge_call(message, promise)
+def discover(sender: Sender, model: str | None) -> tuple[Answer, list[str], int | None]:
+    """Return the answer to /v1/models, the names in it, and the context of *model* in tokens.
+
+    Without a *model* it is the first one's.
+    """
+    answer = sender.send(Ask("models", path="/v1/models"))
+    body = answer.json()
+    return answer, served(body), _context(body, model)
+
+
+def run(
+    sender: Sender,
+    promise: Promise,
+    *,
+    url: str,
+    suite: str,
+    seed: int,
+    deadline: float | None = None,
+    tell: Tell = lambda *_: None,
+) -> Verdict:
+    """Return the verdict of *suite* on the endpoint behind *sender*.
+
+    After `deadline` seconds, and after some connections in a row that failed, nothing more is
+    asked; what was not asked fails, and says so.
+    """
+    ends = time.monotonic() + deadline if deadline is not None else None
+    models, _, context = discover(sender, promise.model)
+    if promise.context is None or (context is not None and context < promise.context):
+        promise = replace(promise, context=context)
+    words, chosen = draw(seed), rules(suite)
+    every = asks(promise, words)
+    names = [name for name in needed(chosen, promise) if name in every]
+    patient = _Patient(sender, ends, failures=int(models.error is not None))
+    answers = {"models": models}
+    rest = [every[name] for name in names if name not in answers]
+    total = len(rest) + 1
+    tell(1, total, "models")
+    for done, (ask, answer) in enumerate(collect(patient, rest), 2):
+        answers[ask.name] = answer
+        tell(done, total, ask.name)
+    found = checks(chosen, Heard(promise, words, answers), every)
+    return Verdict(
+        url=url, model=promise.model, checks=found, suite=suite, seed=seed, speed=speed(answers)
+    )
+
+
+class _Patient:
+    """Passes requests on until too many in a row had no answer, or the time is over."""
+
+    def __init__(self, sender: Sender, ends: float | None, *, failures: int) -> None:
+        self._sender, self._ends, self._failures = sender, ends, failures
+
+    def send(self, ask: Ask) -> Answer:
+        """Return the answer to *ask*, or that it was not asked."""
+        if self._failures >= _GIVEN_UP:
+            return Answer(error=f"not asked: {_GIVEN_UP} requests in a row had no answer")
+        if self._ends is not None and time.monotonic() >= self._ends:
+            return Answer(error="not asked: the time for the whole run was over")
+        answer = self._sender.send(ask)
+        self._failures = self._failures + 1 if answer.error is not None else 0
+        return answer
+
+
+def _context(models: Any, model: str | None) -> int | None:
+    """The longest request, as vLLM and SGLang tell it, or as llama-server does."""
+    data = models.get("data") if isinstance(models, dict) else None
+    listed = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
+    about = next((one for one in listed if model in (None, one.get("id"))), {})
+    meta = about.get("meta")
+    told = about.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None)
+    return told if isinstance(told, int) and 0 < told < 1 << 31 else None

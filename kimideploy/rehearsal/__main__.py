@@ -13,6 +13,7 @@ from typing import NoReturn
 from kimideploy.rehearsal.argv import Refused, Words, read
 from kimideploy.rehearsal.failures import ENDINGS, WAYS, Death, death
 from kimideploy.rehearsal.logs import Line, farewell, loading, port, serving
+from kimideploy.rehearsal.mischief import WAYS as MISCHIEF
 from kimideploy.rehearsal.server import Server
 from kimideploy.rehearsal.types import Mind
 
@@ -27,7 +28,7 @@ def main() -> None:
     options, argv = _options()
     try:
         words = read(argv)
-        mind = _mind(words, strict=options.strict_thinking, fail=options.fail)
+        mind = _mind(words, options)
         address = (words.get("--host", default="127.0.0.1"), port(words))
         end = death(options.fail, mind, *address) if options.fail in ENDINGS else None
     except Refused as refused:
@@ -73,12 +74,15 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shards", type=int, default=64, help="shards the load shows")
     parser.add_argument("--strict-thinking", action="store_true", help="as Moonshot's API does")
     parser.add_argument("--fail", choices=WAYS, help="die in this way")
+    parser.add_argument(
+        "--misbehave", action="append", choices=MISCHIEF, default=[], help="with this fault"
+    )
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     return parser.parse_args(words[:cut]), words[cut + 1 :]
 
 
-def _mind(words: Words, *, strict: bool, fail: str | None) -> Mind:
+def _mind(words: Words, options: argparse.Namespace) -> Mind:
     name = words.get("--served-model-name", "--alias", "-a", default=words.model)
     context = words.number(
         "--max-model-len", "--context-length", "--ctx-size", "-c", default=262_144
@@ -87,13 +91,14 @@ def _mind(words: Words, *, strict: bool, fail: str | None) -> Mind:
     parsed = words.get("--reasoning-format", default="deepseek") != "none"
     return Mind(
         engine=words.engine,
-        model="another-model" if fail == "wrong-model" else name,
+        model="another-model" if options.fail == "wrong-model" else name,
         root=words.model,
         context=context or 262_144,
         reasoning_parser=parsed if llama else "--reasoning-parser" in words.values,
         tool_parser=llama or "--tool-call-parser" in words.values,
         auto_tools="--enable-auto-tool-choice" in words.switches,
-        strict_thinking=strict,
+        strict_thinking=options.strict_thinking,
+        mischief=frozenset(options.misbehave),
         metrics=words.engine == "vllm" or bool(words.switches & {"--metrics", "--enable-metrics"}),
     )
 

@@ -1,45 +1,76 @@
 """What the stand-in answers: a function from a request to a reply, or to a problem.
 
-It thinks, always; it calls the tool it is offered, and answers in words once the tool has. Equal
-requests have equal answers. Stop words, log probabilities and response formats are taken and have
-no effect; images are taken and not looked at.
+It thinks, always; it calls the tool it is offered, and answers in words once the tool has. What it
+says is of `sense`, and what it does wrong when it is told to of `mischief`. Log probabilities and
+response formats are taken and have no effect.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kimideploy.rehearsal import mischief
 from kimideploy.rehearsal.refuse import most_tokens, refused, too_long
 from kimideploy.rehearsal.schema import arguments
+from kimideploy.rehearsal.sense import sense, text_of
 from kimideploy.rehearsal.types import Call, Mind, Problem, Reply
 
 #: a made-up measure: four characters a token, and the template's own share
 _CHARACTERS, _TEMPLATE = 4, 8
-_QUOTED = 200
+#: what a question names several of
+_PLACE = re.compile(r"\bin ([A-Z]\w+)")
 
 
-def answer(body: Any, mind: Mind) -> Reply | Problem:
-    """Return what the engine answers to the chat completion request *body*."""
+def answer(body: Any, mind: Mind, turn: int = 0) -> Reply | Problem:
+    """Return what the engine answers to the chat completion request *body*.
+
+    Equal requests have equal answers in the same `turn`.
+    """
     problem = refused(body, mind)
     if problem is not None:
         return problem
-    messages: list[Mapping[str, Any]] = body["messages"]
+    body = mischief.heard(body, mind)
+    messages = [_arrived(one, mind) for one in body["messages"]]
     tools: list[Mapping[str, Any]] = body.get("tools") or []
+    shown = [] if "hide-tools" in mind.mischief else tools
     try:
-        prompt = tokens(json.dumps([messages, tools], ensure_ascii=False)) + _TEMPLATE
+        prompt = tokens(json.dumps([messages, shown], ensure_ascii=False)) + _TEMPLATE
     except RecursionError:
         return Problem(400, "the request is nested too deeply")
     limit = most_tokens(body)
+    if "cut-prompts" in mind.mischief:
+        prompt = min(prompt, mind.context // 2)
     problem = too_long(prompt, limit, mind)
     if problem is not None:
         return problem
     room = mind.context - prompt
     most = room if limit is None else min(limit, room)
-    reasoning, content, calls = _thought(messages, tools, body.get("tool_choice"), mind)
-    return _cut(body, mind, reasoning, content, calls, prompt=prompt, most=most)
+    turn = 0 if "greedy" in mind.mischief or body.get("temperature") == 0 else turn
+    used = mischief.remembered(messages, mind)
+    reasoning, content, calls = _thought(used, tools, body.get("tool_choice"), mind, turn)
+    content = _stopped(content, body.get("stop"))
+    reply = _cut(body, mind, reasoning, content, calls, prompt=prompt, most=most)
+    return mischief.told(reply, body, mind)
+
+
+def _arrived(message: Mapping[str, Any], mind: Mind) -> Mapping[str, Any]:
+    """The message as it reaches the template: llama-server and SGLang read one field only."""
+    if mind.family == "vllm" or "reasoning" not in message:
+        return message
+    return {name: value for name, value in message.items() if name != "reasoning"}
+
+
+def _stopped(content: str | None, stop: Any) -> str | None:
+    """The content before the first of the words that end it."""
+    words = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    for word in words:
+        if content is not None and isinstance(word, str) and word:
+            content = content.partition(word)[0]
+    return content
 
 
 def tokens(text: str) -> int:
@@ -116,43 +147,35 @@ def _thought(
     tools: Sequence[Mapping[str, Any]],
     choice: Any,
     mind: Mind,
+    turn: int,
 ) -> tuple[str, str | None, tuple[Call, ...]]:
     """Think about the last message, then call a tool or answer."""
     last = messages[-1]
     named = choice["function"]["name"] if isinstance(choice, dict) else None
     told = bool(tools) and (named is not None or choice == "required")
     offered = bool(tools) and choice != "none" and last.get("role") != "tool"
-    if told or offered:
-        tool = next((t for t in tools if t["function"]["name"] == named), tools[0])
-        name = tool["function"]["name"]
-        reasoning = f"The user wants something {name} can do. I call it."
-        given = arguments(tool["function"].get("parameters"))
-        count = sum(len(message.get("tool_calls") or ()) for message in messages)
-        call = Call(f"functions.{name}:{count}", name, given)
-        return (reasoning, None, (call,)) if mind.tool_parser else (reasoning, _raw(call), ())
-    if last.get("role") == "tool":
-        return (
-            "The tool has answered. I tell the user what it said.",
-            f"The tool says: {_text(last.get('content'))[:_QUOTED]}",
-            (),
-        )
-    return (
-        "This is a rehearsal: no model is loaded. I still think before I answer.",
-        "I am the stand-in for a Kimi model. Your endpoint works; the answers come later.",
-        (),
+    if not (told or offered):
+        said = sense(messages, turn)
+        return said.reasoning, said.content, ()
+    tool = next((t for t in tools if t["function"]["name"] == named), tools[0])
+    function = tool["function"]
+    name = function["name"]
+    reasoning = f"The user wants something {name} can do. I call it."
+    count = sum(len(message.get("tool_calls") or ()) for message in messages)
+    given = _arguments(function.get("parameters"), text_of(last.get("content")))
+    calls = tuple(
+        Call(f"functions.{name}:{count + number}", name, one) for number, one in enumerate(given)
     )
+    if mind.tool_parser:
+        return reasoning, None, calls
+    return reasoning, "".join(mischief.raw(one.id, one.arguments) for one in calls), ()
 
 
-def _raw(call: Call) -> str:
-    """The model's own words for a call, which stay in the content where no parser reads them."""
-    return (
-        f"<|tool_calls_section_begin|><|tool_call_begin|>{call.id}"
-        f"<|tool_call_argument_begin|>{call.arguments}<|tool_call_end|><|tool_calls_section_end|>"
-    )
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        parts = [part.get("text", "") for part in content if isinstance(part, dict)]
-        return " ".join(str(part) for part in parts)
-    return str(content or "")
+def _arguments(schema: Any, text: str) -> list[str]:
+    """Arguments that are valid for *schema*; several where the user wants several at once."""
+    made = arguments(schema)
+    places = _PLACE.findall(text) if "at once" in text else []
+    values = json.loads(made)
+    if len(places) < 2 or len(values) != 1 or not isinstance(next(iter(values.values())), str):  # noqa: PLR2004
+        return [made]
+    return [json.dumps(dict.fromkeys(values, place), separators=(",", ":")) for place in places]

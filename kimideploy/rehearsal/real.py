@@ -1,8 +1,9 @@
-"""The same command on the real vLLM, with a tiny checkpoint in place of 595 GB.
+"""The same command on the real vLLM, with the nano Kimi in place of 595 GB.
 
-Only what the CPU build and a three-layer model can't take is changed, and each change is said. What
-they do take was tried on the real 0.32.0: a foreign attention backend, expert parallelism,
---language-model-only, a revision and the words of several nodes all start and answer there.
+Only what the CPU build and a model of 2 M parameters can't take is changed, and each change is
+said. What they do take was tried on the real 0.32.0: a foreign attention backend, expert
+parallelism, --language-model-only, a revision and the words of several nodes all start and answer
+there.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import msgspec
 
 from kimideploy.errors import RequestError
 from kimideploy.planning.types import Launch, Plan
-from kimideploy.rehearsal.tiny import CONTEXT
+from kimideploy.rehearsal.nano import CONTEXT
 
-#: GiB the CPU build gives its KV cache, far more than the tiny model needs
+#: GiB the CPU build gives its KV cache, far more than the nano Kimi needs
 _CACHE_GIB = "1"
 #: sizes that one process has: all are 1
 _ONE = (
@@ -28,14 +29,14 @@ _ONE = (
 )
 #: flags with a value that are left out, and why
 _DROPPED = {
-    "--speculative-config": "no draft of the tiny model exists",
-    "--moe-backend": "its kernels are for a GPU, vLLM refuses it for random weights",
+    "--speculative-config": "no draft of the nano Kimi exists",
+    "--moe-backend": "its kernels are for a GPU",
 }
-#: what is added: weights are random, the tokenizer is a plain one
-_ADDED = ("--load-format", "dummy", "--tokenizer-mode", "hf")
+#: what is added: the tokenizer is a plain one
+_ADDED = ("--tokenizer-mode", "hf")
 
 
-def on_tiny(plan: Plan, folder: Path) -> tuple[Plan, tuple[str, ...]]:
+def on_nano(plan: Plan, folder: Path) -> tuple[Plan, tuple[str, ...]]:
     """Return *plan* with its head's launch changed to serve the checkpoint in *folder*.
 
     Also returns every change in words. Raises RequestError for a plan of another engine.
@@ -54,7 +55,7 @@ def on_tiny(plan: Plan, folder: Path) -> tuple[Plan, tuple[str, ...]]:
 
 def _changed(launch: Launch, folder: Path) -> tuple[Launch, tuple[str, ...]]:
     program, serve, model, *rest = launch.argv
-    changes = [f"{model} → {folder}, random weights ({' '.join(_ADDED)})"]
+    changes = [f"{model} → {folder}, the nano Kimi ({' '.join(_ADDED)})"]
     words: list[str] = []
     for name, value in _pairs(rest):
         why = _DROPPED.get(name)
@@ -87,7 +88,7 @@ def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _small(name: str, value: str | None) -> str | None:
-    """Return what the tiny model on a CPU takes instead of *value*."""
+    """Return what the nano Kimi on a CPU takes instead of *value*."""
     if name in _ONE:
         return "1"
     if name == "--kv-cache-dtype":

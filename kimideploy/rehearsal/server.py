@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from kimideploy.rehearsal import requests, wire
+from kimideploy.rehearsal import mischief, requests, wire
 from kimideploy.rehearsal.brain import answer
 from kimideploy.rehearsal.metrics import Counts, metrics
 from kimideploy.rehearsal.stream import events
@@ -25,6 +26,8 @@ from kimideploy.rehearsal.types import Mind, Problem
 
 _LARGEST = 32 << 20
 _PIECE = 1 << 20
+#: seconds for which a stand-in that is told to holds a stream back
+_HELD = 1.2
 
 
 class Server(ThreadingHTTPServer):
@@ -40,6 +43,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, _Handler, bind_and_activate=False)
         self.mind, self.key, self.counts = mind, key, Counts()
         self.lock = threading.Lock()
+        #: the last code word that was answered, for a stand-in that mixes conversations up
+        self.word: str | None = None
         self.ready = threading.Event()
         try:
             self.server_bind()
@@ -76,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.command not in allowed:
             self._bare(405, {"detail": "Method Not Allowed"}, allow=", ".join(allowed))
         elif not requests.admitted(path, dict(self.headers), self.server.key, mind):
-            self._bare(401, requests.unauthorized(mind))
+            self._unauthorized()
         elif path in requests.CHAT:
             self._chat(raw)
         else:
@@ -122,30 +127,63 @@ class _Handler(BaseHTTPRequestHandler):
                 text = metrics(mind, self.server.counts)
             self._send(200, text.encode(), "text/plain; version=1.0.0; charset=utf-8")
         elif path.endswith("/models"):
-            self._json(200, wire.models(mind, now=int(time.time())))
+            other = "other-name" in mind.mischief
+            named = replace(mind, model="another-model") if other else mind
+            self._json(200, wire.models(named, now=int(time.time())))
         elif path == "/version":
             self._json(200, {"version": "0.32.0"})
+        elif "sick" in mind.mischief:
+            self._send(500, b"", None)
         elif mind.family == "llamacpp":
             self._json(200, {"status": "ok"})
         else:
             self._send(200, b"", None)
 
+    def _unauthorized(self) -> None:
+        refusal = requests.unauthorized(self.server.mind)
+        if "echo-key" in self.server.mind.mischief:
+            refusal = {"error": f"not {self.server.key}: {self.headers.get('Authorization')}"}
+        self._bare(401, refusal)
+
     def _chat(self, raw: bytes) -> None:
         mind = self.server.mind
+        if "error-500" in mind.mischief:
+            self._refuse(Problem(500, "EngineCore encountered an issue.", "InternalServerError"))
+            return
+        if "redirect" in mind.mischief:
+            self._json(307, {}, {"Location": "/elsewhere"})
+            return
         body = requests.read(raw, self.headers.get("Content-Type", ""), mind)
-        found = body if isinstance(body, Problem) else answer(body, mind)
+        found = body
+        if not isinstance(body, Problem):
+            with self.server.lock:
+                turn = self.server.counts.requests
+            found = answer(body, mind, turn)
         if isinstance(found, Problem):
             self._refuse(found)
             return
         with self.server.lock:
             number = self.server.counts.add(found)
+            if "mix-up" in mind.mischief and mischief.is_word(found.content):
+                words, self.server.word = found.content, self.server.word
+                found = replace(found, content=self.server.word or words)
+                self.server.word = words
         now = int(time.time())
         if body.get("stream") is True:
             options = body.get("stream_options")
             said = options if isinstance(options, dict) else {}
-            self._stream(events(found, mind, number=number, now=now, options=said))
+            self._stream(self._mended(events(found, mind, number=number, now=now, options=said)))
         else:
             self._json(200, wire.completion(found, mind, number=number, now=now))
+
+    def _mended(self, pieces: Iterable[bytes]) -> Iterable[bytes]:
+        """The events as they are sent, whole and at once or not."""
+        ways = self.server.mind.mischief
+        if "hold-stream" in ways:
+            held = list(pieces)
+            time.sleep(_HELD)
+            return held
+        return list(pieces)[:-2] if "cut-stream" in ways else pieces
 
     def _body(self) -> bytes | None:
         """The request's body; None when it was refused, and the connection ends."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kimideploy.rehearsal.types import Call, Mind, Reply
-from kimideploy.rehearsal.wire import FIELD, VERSION, function, request_id, said, timings, usage
+from kimideploy.rehearsal.wire import VERSION, function, request_id, said, timings, usage
 
 #: characters a piece of a streamed text has
 _PIECE = 12
@@ -81,7 +81,7 @@ def _deltas(reply: Reply, mind: Mind) -> Iterator[dict[str, Any]]:
     """The role, then reasoning, content and calls piece by piece."""
     yield {"role": "assistant", "content": None if mind.family == "llamacpp" else ""}
     texts = said(reply, mind)
-    for field in (FIELD[mind.family], "content"):
+    for field in (mind.field, "content"):
         for piece in _pieces(texts[field] or ""):
             yield {field: piece}
     for index, call in enumerate(reply.calls):

@@ -24,6 +24,8 @@ class Mind:
     strict_thinking: bool = False
     #: /metrics is served
     metrics: bool = True
+    #: how it misbehaves: mischief.WAYS
+    mischief: frozenset[str] = frozenset()
 
     @property
     def family(self) -> Family:
@@ -35,6 +37,14 @@ class Mind:
                 return "llamacpp"
             case _:
                 return "sglang"
+
+    @property
+    def field(self) -> str:
+        """The message field that carries the reasoning."""
+        usual, other = "reasoning_content", "reasoning"
+        if self.family == "vllm":
+            usual, other = other, usual
+        return other if "rename-reasoning" in self.mischief else usual
 
 
 @dataclass(frozen=True, slots=True)

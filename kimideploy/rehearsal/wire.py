@@ -11,8 +11,6 @@ from typing import Any
 
 from kimideploy.rehearsal.types import Call, Mind, Problem, Reply
 
-#: the message field that carries the reasoning
-FIELD = {"vllm": "reasoning", "sglang": "reasoning_content", "llamacpp": "reasoning_content"}
 VERSION = "rehearsal"
 _LLAMA_KINDS = {401: "authentication_error", 404: "not_found_error", 501: "not_supported_error"}
 #: keys vLLM sends as null when nobody asked for them
@@ -125,8 +123,8 @@ def _choice(reply: Reply, mind: Mind, index: int) -> dict[str, Any]:
             choice |= dict.fromkeys(("logprobs", "matched_stop"))
         case "llamacpp":
             message["content"] = message["content"] or ""
-            if not message["reasoning_content"]:
-                del message["reasoning_content"]
+            if not message[mind.field]:
+                del message[mind.field]
     return choice
 
 
@@ -137,7 +135,7 @@ def function(call: Call) -> dict[str, str]:
 
 def said(reply: Reply, mind: Mind) -> dict[str, str | None]:
     """Return content and reasoning, in the fields this engine with these parsers puts them in."""
-    field = FIELD[mind.family]
+    field = mind.field
     if not reply.split:
         # Why: nothing parts the text then, and the template opened <think> for the model.
         return {"content": f"{reply.reasoning}</think>{reply.content or ''}", field: None}
@@ -146,6 +144,8 @@ def said(reply: Reply, mind: Mind) -> dict[str, str | None]:
 
 def usage(reply: Reply, mind: Mind) -> dict[str, Any]:
     """Return what the request used, in tokens."""
+    if "no-usage" in mind.mischief:
+        return {}
     used: dict[str, Any] = {
         "prompt_tokens": reply.prompt_tokens,
         "total_tokens": reply.prompt_tokens + reply.completion_tokens,

@@ -59,7 +59,7 @@ _BAR = 22
 _PARTS, _OFTEN = 4, 30.0
 _REHEARSAL = {
     "stand-in": "A rehearsal: a stand-in takes the engine's place; no GPU, no weights.",
-    "vllm": "A rehearsal: the real vLLM on this CPU, with a tiny checkpoint of random weights.",
+    "vllm": "A rehearsal: the real vLLM on this CPU, with the nano Kimi (2 M parameters).",
 }
 _WHY = {
     "interrupted": "ending the engine; Ctrl-C again to kill it",
@@ -209,7 +209,7 @@ class _Live(_Plain):
                     self._since = time.monotonic()
                 self._stage = event
             case Asking(request=request, pieces=pieces):
-                self._stage = Progress(stage=f"asking a {request}", done=pieces or None)
+                self._stage = Progress(stage=f"asking: {request}", done=pieces or None)
             case Serving():
                 self.live.stop()
                 self.serving(event)
@@ -308,7 +308,7 @@ def _told(event: Event) -> list[_Row]:  # noqa: C901, PLR0911  one case an event
             ]
         case Judged(check=check):
             row = _Row(*_MARKS[check.outcome], check.name, check.evidence)
-            return [row, *_help(check.cause), *_help(check.fix)]
+            return [row, *_help(check.cause), *_help(check.fix), *_help(check.link)]
         case Started(pid=pid, log=log):
             return [_Row("✓", "green", "started", f"pid {pid}, logging to {log}")]
         case Ready(seconds=seconds, model=model):

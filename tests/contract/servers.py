@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kimideploy.rehearsal.tiny import write_tiny
+from kimideploy.rehearsal.nano import write_nano
 from tests.contract.cases import MODEL, Case
 from tests.judges import VLLM
 
@@ -92,14 +92,14 @@ def stand_in(
 
 @contextmanager
 def real_vllm(folder: Path) -> Iterator[Endpoint]:
-    """Run the real vLLM on a tiny checkpoint in *folder* until it answers."""
-    write_tiny(folder / "tiny")
+    """Run the real vLLM on the nano Kimi in *folder* until it answers."""
+    write_nano(folder / "nano")
     port = free_port()
     VLLM.build(print)
     program = VLLM.bin_dir / "vllm"
     words = [
-        str(program), "serve", str(folder / "tiny"), *FLAGS, "--port", str(port),
-        "--load-format", "dummy", "--tokenizer-mode", "hf",
+        str(program), "serve", str(folder / "nano"), *FLAGS, "--port", str(port),
+        "--tokenizer-mode", "hf",
     ]  # fmt: skip
     env = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with _running(words, env, "vllm", port) as endpoint:

@@ -1,4 +1,4 @@
-"""One contract, asked of the stand-in and of the real vLLM with a tiny model of random weights."""
+"""One contract, asked of the stand-in and of the real vLLM with a nano Kimi."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fake() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """The real vLLM, CPU build, on a tiny Kimi."""
+    """The real vLLM, CPU build, on the nano Kimi."""
     with real_vllm(tmp_path_factory.mktemp("real")) as endpoint:
         yield endpoint
 

@@ -14,6 +14,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from kimideploy.rehearsal.sense import sense
+
 MODE = os.environ.get("TEST_ENGINE", "fine")
 _WORKER = (
     "import os, signal, time; os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN);"
@@ -28,13 +30,12 @@ def value(flag: str) -> str:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Return the message for *request*, spoilt as the mode wants it."""
-    if "tools" not in request:
-        thought = {"reasoning": "17 times 23 is 340 and 51."}
-        if MODE == "wrong-field":
-            thought = {"reasoning_content": "17 times 23 is 340 and 51."}
+    if "tools" not in request or request["messages"][-1]["role"] == "tool":
+        said = sense(request["messages"], 0)
         if MODE == "no-parser":
-            return {"content": "<think>17 times 23 is 340 and 51.</think>391"}
-        return {"content": "391", **thought}
+            return {"content": f"<think>{said.reasoning}</think>{said.content}"}
+        field = "reasoning_content" if MODE == "wrong-field" else "reasoning"
+        return {"content": said.content, field: said.reasoning}
     call = {"name": "run_python", "arguments": json.dumps({"code": "print(1)"})}
     name = "call_0" if MODE == "wrong-id" else "functions.run_python:0"
     return {
@@ -63,7 +64,8 @@ class Routes(BaseHTTPRequestHandler):
             os._exit(1)
         message = answer(request)
         if not request.get("stream"):
-            self.reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+            finish = "tool_calls" if "tool_calls" in message else "stop"
+            self.reply({"choices": [{"message": message, "finish_reason": finish}]})
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")

@@ -154,7 +154,7 @@ def test_another_model_is_not_ready(ready: Job, monkeypatch: pytest.MonkeyPatch)
         ("wrong-field", "reasoning"),
         ("no-parser", "content is clean"),
         ("wrong-id", "tool id"),
-        ("breaks-off", "question"),
+        ("breaks-off", "reasoning"),
     ],
 )
 def test_a_broken_promise_ends_the_engine(

@@ -48,7 +48,7 @@ class Work:
 def venv_of(home: Home, order: Order, plan: Plan) -> Path | None:
     """Return the environment the engine is in; None for the stand-in."""
     match order.engine.kind:
-        case "venv" | "tiny":
+        case "venv" | "nano":
             return Path(str(order.engine.path))
         case "install":
             # Why the words, too: what is made anew must not be what the release before runs from.

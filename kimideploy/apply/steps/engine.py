@@ -36,7 +36,7 @@ class EngineStep(Step):
         match source.kind:
             case "stand-in":
                 return ()
-            case "venv" | "tiny":
+            case "venv" | "nano":
                 if not (Path(str(source.path)) / "bin").is_dir():
                     raise RequestError(
                         f"--venv {source.path} is no Python environment on this host: it has no"

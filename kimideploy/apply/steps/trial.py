@@ -26,7 +26,7 @@ from kimideploy.apply.steps.base import Step, Work
 from kimideploy.apply.steps.release import job_of
 from kimideploy.apply.systemd import State
 from kimideploy.conformance.client import Client
-from kimideploy.conformance.run import run_smoke
+from kimideploy.conformance.run import prove
 from kimideploy.errors import EngineError, KimiError
 
 #: seconds between looks, and beyond the longest silence until we do not believe in it any more
@@ -79,14 +79,14 @@ class SmokeStep(Step):
         """Return that it is to be asked, if something is on trial."""
         on_trial = pending(work.home)
         if on_trial is None:
-            return (Change("ask a question and give a task with a tool"),) if _fresh(work) else ()
-        return () if on_trial.proved else (Change("ask a question and give a task with a tool"),)
+            return (Change("ask the quick suite of `verify`"),) if _fresh(work) else ()
+        return () if on_trial.proved else (Change("ask the quick suite of `verify`"),)
 
     def do(self, work: Work) -> None:
         """Raise EngineError if the endpoint breaks a promise."""
         job = job_of(work)
         if not job.launch.headless:
-            verdict = run_smoke(
+            verdict = prove(
                 Client(job.url, key=key_of(job)),
                 job.promise,
                 lambda request, pieces: work.tell(Asking(request=request, pieces=pieces)),

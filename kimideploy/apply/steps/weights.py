@@ -1,6 +1,6 @@
 """The weights: pulled by this host and proved, or taken over from what is here.
 
-A rehearsal with the real vLLM has a tiny checkpoint in their place, whatever the plan says.
+A rehearsal with the real vLLM has the nano Kimi in their place, whatever the plan says.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from kimideploy.apply.events import Change
 from kimideploy.apply.steps.base import Step, Work
 from kimideploy.apply.weights import bring, foretold
-from kimideploy.rehearsal.real import on_tiny
-from kimideploy.rehearsal.tiny import is_written, write_tiny
+from kimideploy.rehearsal.nano import is_written, write_nano
+from kimideploy.rehearsal.real import on_nano
 from kimideploy.weights.resolve import Ways
 from kimideploy.weights.unbundle import unbundle
 
@@ -24,8 +24,8 @@ class WeightsStep(Step):
 
     def look(self, work: Work) -> tuple[Change, ...]:
         """Return what must come; the plan is put on weights that are here."""
-        if work.order.engine.kind == "tiny":
-            return _look_at_tiny(work)
+        if work.order.engine.kind == "nano":
+            return _look_at_nano(work)
         if _is_named(work):
             return ()
         if work.plan.local is not None and Path(work.plan.local.path).exists():
@@ -44,8 +44,8 @@ class WeightsStep(Step):
 
     def do(self, work: Work) -> None:
         """Bring them."""
-        if work.order.engine.kind == "tiny":
-            write_tiny(_tiny(work))
+        if work.order.engine.kind == "nano":
+            write_nano(_nano(work))
             return
         if work.order.bundle is not None:
             where = Path(work.order.bundle)
@@ -53,19 +53,19 @@ class WeightsStep(Step):
         work.plan = bring(work.plan, work.catalog, work.home.models, _ways(work), work.tell)
 
 
-def _look_at_tiny(work: Work) -> tuple[Change, ...]:
-    """Put the plan on the tiny checkpoint; every word that differs from the plan's is a change."""
-    folder = _tiny(work)
+def _look_at_nano(work: Work) -> tuple[Change, ...]:
+    """Put the plan on the nano Kimi; every word that differs from the plan's is a change."""
+    folder = _nano(work)
     changes: tuple[str, ...] = ()
     if work.plan.request.model_path != str(folder):
-        work.plan, changes = on_tiny(work.plan, folder)
+        work.plan, changes = on_nano(work.plan, folder)
     if is_written(folder):
         return ()
-    return (Change(f"write a tiny checkpoint to {folder}"), *map(Change, changes))
+    return (Change(f"write the nano Kimi to {folder}"), *map(Change, changes))
 
 
-def _tiny(work: Work) -> Path:
-    return work.home.models / "tiny-kimi"
+def _nano(work: Work) -> Path:
+    return work.home.models / "nano-kimi"
 
 
 def _is_named(work: Work) -> bool:
