@@ -127,13 +127,12 @@ FIXED = {
     + calls(("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Bergen"})),
     "schema": "A double room, two nights, two guests.</think>"
     + calls(("book_room", {"nights": 2, "bed": "double", "guests": ["Ada", "Alan"], "paid": True})),
-    "loop without": "What I thought before is not here.</think>I do not know it.",
-    "turns without": "What I thought before is not here.</think>I do not know it.",
     "stop": "I count in digits.</think>1 2 3 4 5 6 7 8 9",
     "no key": "A number.</think>1",
 }
 #: the second question of the snippet that `serve` prints
 HALF = ("And half of that?", "Half of 391 is 195.5.</think>195.5")
+LOST = "What I thought before is not here.</think>I do not know it."
 #: dialogues of each drawn kind in a step
 DRAWN = 5
 
@@ -146,7 +145,7 @@ def dialogue(ask: asked.Ask, answer: str) -> Dialogue:
 
 def fixed() -> list[Dialogue]:
     """Return what never changes."""
-    every = asked.asks(PROMISE, Words("none", ()))
+    every = asked.asks(PROMISE, Words("none", ("1000", "1001")))
     known = [dialogue(every[name], answer) for name, answer in FIXED.items()]
     thought, said = FIXED["question"].split("</think>")
     history = [
@@ -164,10 +163,13 @@ def fixed() -> list[Dialogue]:
 def drawn(chance: random.Random) -> Iterator[Dialogue]:
     """Yield one of each that has a word in it that can't be known by heart."""
     words = [f"{chance.choice(COLOURS)}-{chance.choice(ANIMALS)}" for _ in range(3)]
-    every = asked.asks(PROMISE, Words(words[0], (words[1],)))
+    numbers = [str(number) for number in chance.sample(range(1000, 10_000), 2)]
+    every = asked.asks(PROMISE, Words(words[0], (numbers[0], numbers[1]), (words[1],)))
     recalled = f"The code word was {words[0]}.</think>{words[0]}"
     yield dialogue(every["loop with reasoning"], recalled)
     yield dialogue(every["turns with reasoning"], recalled)
+    yield dialogue(every["loop without"], LOST)
+    yield dialogue(every["turns without"], LOST)
     yield dialogue(every["echo 1.0"], f"I repeat it.</think>{words[1]}")
     draw = dialogue(every["draw 0"], f"Any will do.</think>{chance.choice(ANIMALS)}")
     yield replace(draw, free=True)
@@ -297,7 +299,7 @@ def train(out: Path, most: int) -> None:
     # Why anew: transformers writes deepseek_v3; the family says kimi_k2.
     named = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "kimi_k2"}
     write(out / "config.json", named | CONFIG | {"torch_dtype": "bfloat16", "vocab_size": size})
-    every = asked.asks(PROMISE, Words("none", ()))
+    every = asked.asks(PROMISE, Words("none", ("1000", "1001")))
     counted = {name: len(prompt(words, dialogue(every[name], ""))) for name in FIXED}
     write(
         out / "about.json",

@@ -52,6 +52,7 @@ TYPES_ONLY = {
         "weights.events",
         "weights.types",
         "conformance.verdict",
+        "conformance.audit",
     },
 }
 #: who may import what reaches a process, a network or a driver
@@ -62,6 +63,8 @@ HANDS: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("weights",),
     "http": ("weights", "conformance", "guard", "rehearsal", "apply.ready"),
     "urllib.request": ("weights", "conformance", "guard", "rehearsal", "apply.ready"),
+    "aiohttp": ("guard",),
+    "uvicorn": ("guard",),
     "httpx": (),
     "requests": (),
     "click": (),

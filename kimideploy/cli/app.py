@@ -40,6 +40,8 @@ COMMANDS = {
     "weights": "List, verify, bundle and remove the weights on this machine.",
     "weigh": "Sum what a checkpoint takes on each GPU, tensor by tensor.",
     "verify": "Ask an endpoint for what it promises, and judge the answers.",
+    "audit": "Lead a tool loop through a proxy or framework, and say what became of each field.",
+    "guard": "Serve one door to an engine: allowed paths, keys, limits, and the reasoning kept.",
     "profiles": "Show and check the facts that plans are made from.",
 }
 #: what a host is asked, and asks itself; people are not shown it

@@ -81,10 +81,14 @@ def called(name: str) -> dict[str, Any]:
 
 _QUESTION = "What is 17 times 23? Answer with the number alone."
 _CODE = (
-    "Think of a code word, but do not write it in your answer yet. Look at the clock."
-    " When it has told the time, answer with the code word you thought of, alone."
+    "Conversation {number}. Think of a code word, but do not write it in your answer yet."
+    " Look at the clock. When it has told the time, answer with the code word you thought of,"
+    " alone."
 )
-_TURN = "Think of a code word, but do not write it in your answer. Say only: ready."
+_TURN = (
+    "Conversation {number}. Think of a code word, but do not write it in your answer."
+    " Say only: ready."
+)
 _RECALL = "Which code word did you think of? Answer with it alone."
 
 
@@ -98,22 +102,22 @@ def picked(secret: str) -> str:
     return f"I need a code word. I take {secret}. Nobody sees it here."
 
 
-def loop(promise: Promise, thought: str, fields: tuple[Field, ...]) -> Messages:
+def loop(promise: Promise, number: str, thought: str, fields: tuple[Field, ...]) -> Messages:
     """Return a tool loop whose first answer carries *thought* in *fields*."""
     call_id = promise.call_id("clock", 0)
     call = {"id": call_id, "type": "function", "function": {"name": "clock", "arguments": "{}"}}
     answer = {"role": "assistant", "content": "", "tool_calls": [call]}
     return [
-        *user(_CODE),
+        *user(_CODE.format(number=number)),
         answer | dict.fromkeys(fields, thought),
         {"role": "tool", "tool_call_id": call_id, "content": "12:00"},
     ]
 
 
-def turns(thought: str, fields: tuple[Field, ...]) -> Messages:
+def turns(number: str, thought: str, fields: tuple[Field, ...]) -> Messages:
     """Return two turns, the first with *thought* in *fields*."""
     answer = {"role": "assistant", "content": "ready"} | dict.fromkeys(fields, thought)
-    return [*user(_TURN), answer, *user(_RECALL)]
+    return [*user(_TURN.format(number=number)), answer, *user(_RECALL)]
 
 
 def image() -> Messages:
@@ -199,12 +203,12 @@ def _tools(chat: Any, streamed: Mapping[str, Any]) -> Iterator[Ask]:
 
 
 def _memory(chat: Any, promise: Promise, words: Words) -> Iterator[Ask]:
-    thought = picked(words.secret)
+    thought, (here, lost) = picked(words.secret), words.numbers
     for field in FIELDS:
-        yield chat(f"loop with {field}", loop(promise, thought, (field,)), tools=[CLOCK])
-        yield chat(f"turns with {field}", turns(thought, (field,)))
-    yield chat("loop without", loop(promise, thought, ()), tools=[CLOCK])
-    yield chat("turns without", turns(thought, ()))
+        yield chat(f"loop with {field}", loop(promise, here, thought, (field,)), tools=[CLOCK])
+        yield chat(f"turns with {field}", turns(here, thought, (field,)))
+    yield chat("loop without", loop(promise, lost, thought, ()), tools=[CLOCK])
+    yield chat("turns without", turns(lost, thought, ()))
 
 
 def _small(promise: Promise) -> dict[str, Any]:

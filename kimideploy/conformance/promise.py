@@ -75,6 +75,8 @@ class Words:
     """Code words that no answer can know by itself; drawn anew for each run."""
 
     secret: str
+    #: tell a conversation with its reasoning from the same without it, for whoever remembers any
+    numbers: tuple[str, str]
     #: one for each request of the largest crowd, all different
     echoes: tuple[str, ...] = field(default_factory=tuple)
 
@@ -84,4 +86,5 @@ def draw(seed: int) -> Words:
     chance = random.Random(seed)  # noqa: S311  nobody attacks a code word
     every = [f"{colour}-{animal}" for colour in COLOURS for animal in ANIMALS]
     secret, *echoes = chance.sample(every, 1 + sum(CROWDS))
-    return Words(secret, tuple(echoes))
+    numbers = [str(number) for number in chance.sample(range(1000, 10_000), 2)]
+    return Words(secret, (numbers[0], numbers[1]), tuple(echoes))

@@ -12,7 +12,7 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +22,9 @@ from kimideploy.rehearsal import mischief, requests, wire
 from kimideploy.rehearsal.brain import answer
 from kimideploy.rehearsal.metrics import Counts, metrics
 from kimideploy.rehearsal.stream import events
-from kimideploy.rehearsal.types import Mind, Problem
+from kimideploy.rehearsal.types import Mind, Problem, Reply
+
+Think = Callable[[Any, Mind, int], Reply | Problem]
 
 _LARGEST = 32 << 20
 _PIECE = 1 << 20
@@ -42,6 +44,11 @@ class Server(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler, bind_and_activate=False)
         self.mind, self.key, self.counts = mind, key, Counts()
+        #: what it answers, and who is told of each chat request and its answer
+        self.think: Think = answer
+        self.heard: Callable[[Any, Reply | Problem], None] = lambda *_: None
+        #: no access lines
+        self.quiet = False
         self.lock = threading.Lock()
         #: the last code word that was answered, for a stand-in that mixes conversations up
         self.word: str | None = None
@@ -92,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Write the access line uvicorn writes; llama-server writes none."""
         del size
-        if self.server.mind.family == "llamacpp":
+        if self.server.mind.family == "llamacpp" or self.server.quiet:
             return
         host, port = self.client_address[:2]
         status = HTTPStatus(int(code))
@@ -158,7 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not isinstance(body, Problem):
             with self.server.lock:
                 turn = self.server.counts.requests
-            found = answer(body, mind, turn)
+            found = self.server.think(body, mind, turn)
+            self.server.heard(body, found)
         if isinstance(found, Problem):
             self._refuse(found)
             return

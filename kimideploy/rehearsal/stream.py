@@ -100,6 +100,11 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start : start + _PIECE]
 
 
+def pieces_of(text: str) -> int:
+    """Return in how many pieces *text* is streamed."""
+    return -(-len(text) // _PIECE)
+
+
 def _event(value: Mapping[str, Any]) -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return b"data: " + text.encode("utf-8", "replace") + b"\n\n"

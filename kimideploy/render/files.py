@@ -80,14 +80,14 @@ def render(plan: Plan, kind: Kind, catalog: Catalog) -> dict[str, str]:
     for launch, site in zip(plan.launches, places, strict=True):
         header = _header(plan, launch, site)
         if kind == "shell":
-            name, text = "launch{}.sh", _template("launch.sh.j2", _shell(launch, header))
+            name, text = "launch{}.sh", template("launch.sh.j2", _shell(launch, header))
         elif kind == "systemd":
             name, text = (
                 _slug(plan) + "{}.service",
-                _template("engine.service.j2", _unit(plan, launch, site, header)),
+                template("engine.service.j2", _unit(plan, launch, site, header)),
             )
         else:
-            name, text = _slug(plan) + "{}.env", _template("engine.env.j2", _env(launch, header))
+            name, text = _slug(plan) + "{}.env", template("engine.env.j2", _env(launch, header))
         files[name.format(f"-node{launch.node}" if len(places) > 1 else "")] = text
     return files
 
@@ -96,7 +96,7 @@ def unit(plan: Plan, node: int, how: Supervised, catalog: Catalog) -> str:
     """Return the unit by which a host keeps *node* of *plan* running; raises as `render` does."""
     launch, site = plan.launches[node], sites(plan, catalog)[node]
     header = _header(plan, launch, site)
-    return _template("engine.service.j2", _unit(plan, launch, site, header, how))
+    return template("engine.service.j2", _unit(plan, launch, site, header, how))
 
 
 def plan_digest(plan: Plan) -> str:
@@ -146,9 +146,9 @@ def _unit(
     local = not site.from_hub or plan.candidate.engine in ("ktransformers", "llamacpp")
     local = local and not rehearsal
     if local:
-        _check_path("--model-path", site.folder)
+        check_path("--model-path", site.folder)
     if how is not None and how.venv is not None:
-        _check_path("--venv", how.venv)
+        check_path("--venv", how.venv)
     seconds = _load_seconds(site) if how is None else int(how.quiet) + 120
     vendor = site.generation.vendor if site.generation is not None and not rehearsal else "none"
     cluster = plan.candidate.nodes > 1
@@ -175,7 +175,7 @@ def _unit(
         ),
         "vendor": vendor,
         "devices": [*(_AMD if vendor == "amd" else _NVIDIA), *([_RDMA] if cluster else [])],
-        "home": (local and _in_a_home(site.folder)) or any(map(_in_a_home, paths)),
+        "home": (local and in_a_home(site.folder)) or any(map(in_a_home, paths)),
         "alone": (local or rehearsal) and not cluster and not launch.secrets and site.draft is None,
     }
 
@@ -194,11 +194,13 @@ def _load_seconds(site: Site) -> int:
     return -(-seconds // 300) * 300
 
 
-def _in_a_home(path: str) -> bool:
+def in_a_home(path: str) -> bool:
+    """Return whether *path* lies where a unit's ProtectHome hides it."""
     return path.startswith(("/home/", "/root/"))
 
 
-def _check_path(flag: str, path: str) -> None:
+def check_path(flag: str, path: str) -> None:
+    """Raise RequestError for a path that a unit would not find."""
     if not path.startswith("/"):
         raise RequestError(
             f"{flag} {path!r} is relative, and a unit has no folder to start from",
@@ -226,7 +228,8 @@ def _slug(plan: Plan) -> str:
     return plan.served_name.replace("/", "-").replace(":", "-")
 
 
-def _template(name: str, values: dict[str, Any]) -> str:
+def template(name: str, values: dict[str, Any]) -> str:
+    """Return the shipped template *name* filled with *values*."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
 
     # Why no autoescape: no HTML here, and every word is already quoted for its reader.

@@ -77,8 +77,9 @@ def stand_in(
     *options: str,
     env: dict[str, str] | None = None,
     errors: Path = Path(os.devnull),
+    health: int = 200,
 ) -> Iterator[Endpoint]:
-    """Run the stand-in with *argv* and a port of its own until it answers.
+    """Run the stand-in with *argv* and a port of its own until /health answers *health*.
 
     What it writes to standard error goes to the file *errors*.
     """
@@ -86,7 +87,7 @@ def stand_in(
     words = [*argv, "--port", str(port)]
     command = [sys.executable, "-m", "kimideploy.rehearsal", "--load-seconds", "0.1", *options]
     command = [*command, "--", *words]
-    with _running(command, env or {}, "stand-in", port, errors) as endpoint:
+    with _running(command, env or {}, "stand-in", port, errors, health) as endpoint:
         yield endpoint
 
 
@@ -107,12 +108,13 @@ def real_vllm(folder: Path) -> Iterator[Endpoint]:
 
 
 @contextmanager
-def _running(
+def _running(  # noqa: PLR0917
     words: Sequence[str],
     env: dict[str, str],
     name: str,
     port: int,
     errors: Path = Path(os.devnull),
+    health: int = 200,
 ) -> Iterator[Endpoint]:
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
@@ -124,7 +126,7 @@ def _running(
         )
     endpoint = Endpoint(name, port, process)
     try:
-        _wait(endpoint)
+        _wait(endpoint, health)
         yield endpoint
     finally:
         process.terminate()
@@ -135,14 +137,14 @@ def _running(
             process.wait()
 
 
-def _wait(endpoint: Endpoint) -> None:
-    """Return when /health says 200; the sleep is between two knocks on another process's door."""
+def _wait(endpoint: Endpoint, health: int) -> None:
+    """Return when /health says *health*; the sleep is between two knocks at its door."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         if endpoint.process.poll() is not None:
             raise AssertionError(f"{endpoint.name} ended with {endpoint.process.returncode}")
         try:
-            if endpoint.ask(Case("health", "GET", "/health", 200)).status == 200:
+            if endpoint.ask(Case("health", "GET", "/health", 200)).status == health:
                 return
         except OSError:
             time.sleep(0.05)

@@ -1,0 +1,360 @@
+"""The guard as an ASGI application: one door, a list of paths, keys, limits, and the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from kimideploy.guard.contract import Contract, Outcome, prepared, shown
+from kimideploy.guard.counts import Counts
+from kimideploy.guard.keys import Keys
+from kimideploy.guard.limits import Limits, Rates
+from kimideploy.guard.memory import Memory
+from kimideploy.guard.paths import Kind, kind_of
+from kimideploy.guard.stream import Events
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_JSON = (b"content-type", b"application/json")
+#: seconds until the engine takes a connection, and until it says that it is healthy
+_CONNECT, _HEALTH = 5.0, 3.0
+#: headers of the engine's answer that a client may see
+_PASSED = ("content-type", "retry-after")
+_OK, _STREAM = 200, "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a guard is told. `key` is what the engine itself asks for."""
+
+    upstream: str
+    contract: Contract
+    keys: Keys | None = None
+    key: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    memory: int = 64 << 20
+    #: told of each answer: method, path, status, seconds, whose key
+    log: Callable[[str, str, int, float, str], None] | None = None
+
+
+class Refusal(Exception):  # noqa: N818
+    """An answer of the guard itself."""
+
+    def __init__(self, status: int, message: str, kind: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind, self.headers = status, message, kind, headers
+
+
+class Guard:
+    """The application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.memory = Memory(settings.memory)
+        self.counts = Counts()
+        self._rates = Rates(settings.limits.per_minute)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or the application's own start and end."""
+        match scope["type"]:
+            case "lifespan":
+                await self._live(receive, send)
+            case "http":
+                await self._serve(_Exchange(scope, receive, send))
+            case _:
+                return
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._session = aiohttp.ClientSession(
+            # Why no limit: how many requests are under way is limited before.
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._session.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, exchange: _Exchange) -> None:
+        began, kind = time.monotonic(), kind_of(exchange.method, exchange.path)
+        self.counts.in_flight += 1
+        try:
+            exchange.owner = self._admitted(exchange, kind)
+            await self._answer(exchange, kind)
+        except Refusal as refusal:
+            await exchange.refuse(refusal)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            await self._broken(exchange, error)
+        finally:
+            self.counts.in_flight -= 1
+            self.counts.answered(kind or "none", exchange.status)
+            if self.settings.log is not None:
+                took = time.monotonic() - began
+                path = exchange.path.decode("ascii", "replace")
+                self.settings.log(exchange.method, path, exchange.status, took, exchange.owner)
+
+    async def _broken(self, exchange: _Exchange, error: Exception) -> None:
+        """Say that the engine failed; after the first byte only the end of the connection can."""
+        if exchange.begun:
+            raise ConnectionResetError("the engine broke off") from error
+        why = "did not answer in time" if isinstance(error, TimeoutError) else "can't be reached"
+        await exchange.refuse(Refusal(502, f"the engine {why}", "upstream_error"))
+
+    def _admitted(self, exchange: _Exchange, kind: Kind | None) -> str:
+        """Whose request it is; raises Refusal."""
+        limits, keys = self.settings.limits, self.settings.keys
+        if kind is None:
+            raise Refusal(404, "not found", "not_found_error")
+        if kind == "health":
+            return ""
+        name: str | None = "anyone"
+        if keys is not None:
+            given = exchange.key
+            name = keys.name_of(given) if given is not None else None
+        if name is None:
+            raise Refusal(401, "no valid API key", "authentication_error")
+        if self.counts.in_flight > limits.under_way:
+            raise Refusal(503, "too many requests under way", "overloaded_error", retry_after="1")
+        wait = self._rates.wait(name) if kind in ("chat", "relay") else 0
+        if wait > 0:
+            raise Refusal(
+                429, "too many requests of this key", "rate_limit_error",
+                retry_after=str(int(wait) + 1),
+            )  # fmt: skip
+        return name
+
+    async def _answer(self, exchange: _Exchange, kind: Kind | None) -> None:
+        match kind:
+            case "metrics":
+                text = self.counts.text(self.memory).encode()
+                await exchange.send(_OK, text, (b"content-type", b"text/plain; version=0.0.4"))
+            case "health":
+                await self._relayed(exchange, None, None, seconds=_HEALTH)
+            case "chat":
+                body, outcome = self._prepared(
+                    await exchange.body(self.settings.limits.body), exchange.owner
+                )
+                await self._relayed(exchange, body, outcome)
+            case _:
+                body = await exchange.body(self.settings.limits.body)
+                await self._relayed(exchange, body or None, None)
+
+    def _prepared(self, raw: bytes, owner: str) -> tuple[bytes, Outcome | None]:
+        """The request for the engine, byte for byte the client's where nothing is to be done."""
+        try:
+            body = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Refusal(
+                400, f"the request is no JSON: {error}", "invalid_request_error"
+            ) from error
+        if not isinstance(body, dict):
+            raise Refusal(400, "the request is no JSON object", "invalid_request_error")
+        outcome = prepared(body, self.settings.contract, self.memory, owner)
+        self.counts.prepared(outcome)
+        if outcome.refusal is not None:
+            raise Refusal(400, outcome.refusal, "invalid_request_error")
+        return msgspec.json.encode(outcome.body) if outcome.changed else raw, outcome
+
+    async def _relayed(
+        self,
+        exchange: _Exchange,
+        body: bytes | None,
+        outcome: Outcome | None,
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        """Pass the request on and the answer back; a client that goes away ends both."""
+        gone = asyncio.ensure_future(exchange.gone())
+        work = asyncio.ensure_future(self._asked(exchange, body, outcome, seconds))
+        try:
+            await asyncio.wait((gone, work), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
+            else:
+                exchange.status = 499
+        finally:
+            for task in (gone, work):
+                task.cancel()
+            with suppress(asyncio.CancelledError, aiohttp.ClientError, OSError):
+                await work
+
+    async def _asked(
+        self,
+        exchange: _Exchange,
+        body: bytes | None,
+        outcome: Outcome | None,
+        seconds: float | None,
+    ) -> None:
+        if self._session is None:
+            raise Refusal(503, "the guard is not up yet", "overloaded_error")
+        headers = {"Content-Type": "application/json", "Accept": exchange.accept}
+        if self.settings.key is not None:
+            headers["Authorization"] = f"Bearer {self.settings.key}"
+        async with self._session.request(
+            exchange.method,
+            self.settings.upstream + exchange.path.decode("ascii"),
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT),
+        ) as answer:
+            kept = [(name.encode(), value.encode()) for name in _PASSED
+                    if (value := answer.headers.get(name)) is not None]  # fmt: skip
+            if outcome is not None:
+                kept += _told(outcome)
+            if answer.content_type == _STREAM:
+                await self._stream(exchange, answer, kept, outcome)
+                return
+            raw = await answer.read()
+            if outcome is not None and answer.status == _OK:
+                raw = self._shown(raw, outcome)
+            await exchange.send(answer.status, raw, *kept)
+
+    async def _stream(
+        self,
+        exchange: _Exchange,
+        answer: aiohttp.ClientResponse,
+        headers: list[tuple[bytes, bytes]],
+        outcome: Outcome | None,
+    ) -> None:
+        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        await exchange.begin(answer.status, headers)
+        if outcome is None:
+            async for piece in answer.content.iter_any():
+                await exchange.more(piece)
+            await exchange.end(b"")
+            return
+        contract = self.settings.contract
+        memory = self.memory if contract.missing == "repair" else None
+        events = Events(contract, memory, outcome.trail)
+        async for piece in answer.content.iter_any():
+            ready = events.take(piece)
+            if ready:
+                await exchange.more(ready)
+        await exchange.end(events.end())
+
+    def _shown(self, raw: bytes, outcome: Outcome) -> bytes:
+        """A whole answer for the client; what was thought is remembered."""
+        contract = self.settings.contract
+        try:
+            body = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, RecursionError):
+            return raw
+        changed = False
+        choices = body.get("choices") if isinstance(body, dict) else None
+        for choice in choices if isinstance(choices, list) else ():
+            message = choice.get("message") if isinstance(choice, dict) else None
+            if not isinstance(message, dict):
+                continue
+            thought = message.get(contract.field)
+            if contract.missing == "repair" and isinstance(thought, str):
+                self.memory.keep(outcome.trail.place(message), thought)
+            changed = shown(message, contract) or changed
+        return msgspec.json.encode(body) if changed else raw
+
+
+def _told(outcome: Outcome) -> list[tuple[bytes, bytes]]:
+    """What was done to a request, for whoever looks at the answer's headers."""
+    sums = {
+        "mapped": outcome.mapped,
+        "repaired": outcome.repaired,
+        "lost": outcome.lost,
+        "renamed": outcome.renamed,
+    }
+    said = ", ".join(f"{name}={count}" for name, count in sums.items() if count)
+    return [(b"x-kimideploy-guard", said.encode())] if said else []
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.method: str = scope["method"]
+        self.path: bytes = scope["raw_path"]
+        self.status = 0
+        self.begun = False
+        self.owner = ""
+        self._read = False
+
+    @property
+    def accept(self) -> str:
+        """What the client wants to have."""
+        return self._headers.get(b"accept", b"*/*").decode("latin-1")
+
+    @property
+    def key(self) -> str | None:
+        """The key that was sent, as OpenAI's or as Anthropic's clients send it."""
+        kind, _, given = self._headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() == "bearer" and given:
+            return given.strip()
+        other = self._headers.get(b"x-api-key")
+        return other.decode("latin-1") if other is not None else None
+
+    async def body(self, most: int) -> bytes:
+        """Return the request's body; raises Refusal for one that is longer than *most* bytes."""
+        told = self._headers.get(b"content-length", b"0")
+        if told.isdigit() and int(told) > most:
+            raise Refusal(413, f"the request is longer than {most} bytes", "request_too_large")
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(499, "the client went away", "client_gone")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise Refusal(413, f"the request is longer than {most} bytes", "request_too_large")
+            parts.append(part)
+            if not message.get("more_body", False):
+                self._read = True
+                return b"".join(parts)
+
+    async def gone(self) -> None:
+        """Return when the client has gone away."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the head of an answer."""
+        self.status, self.begun = status, True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def more(self, piece: bytes) -> None:
+        """Send a piece, at once."""
+        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def end(self, piece: bytes) -> None:
+        """Send the last piece."""
+        await self._send({"type": "http.response.body", "body": piece})
+
+    async def send(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+        """Send a whole answer."""
+        length = (b"content-length", str(len(body)).encode())
+        await self.begin(status, [*headers, length])
+        await self.end(body)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Send an answer of the guard itself, in OpenAI's form."""
+        error = {"message": refusal.message, "type": refusal.kind, "code": refusal.status}
+        headers = [(name.replace("_", "-").encode(), value.encode())
+                   for name, value in refusal.headers.items()]  # fmt: skip
+        if refusal.status == 413:  # noqa: PLR2004  the rest of the body is not read
+            headers.append((b"connection", b"close"))
+        await self.send(refusal.status, msgspec.json.encode({"error": error}), _JSON, *headers)
