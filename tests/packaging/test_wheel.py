@@ -20,7 +20,7 @@ NAME = f"kimideploy-{__version__}"
 DIST_INFO = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 #: source folder → where it lies in the wheel, and what of it
 FOLDERS = {
-    "kimideploy": ("kimideploy", {".py", ".typed", ".txt"}),
+    "kimideploy": ("kimideploy", {".py", ".typed", ".txt", ".json", ".jinja", ".safetensors"}),
     "profiles": ("kimideploy/_profiles", {".yaml", ".csv"}),
     "templates": ("kimideploy/_templates", {".j2"}),
 }
