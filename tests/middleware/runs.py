@@ -37,9 +37,16 @@ def home() -> Path:
     if (folder / ".complete").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     uv = Path(sys.executable).with_name("uv")
-    words = [uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python"]
+    words: list[str | Path] = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        folder / "bin" / "python",
+    ]
     subprocess.run([*words, "--requirement", REQUIREMENTS], check=True)
     (folder / ".complete").touch()
     return folder
