@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from kimideploy.guard.contract import Contract, Outcome, prepared, shown
 from kimideploy.guard.counts import Counts
 from kimideploy.guard.keys import Keys
 from kimideploy.guard.limits import Limits, Rates
 from kimideploy.guard.memory import Memory
-from kimideploy.guard.paths import Kind, kind_of
+from kimideploy.guard.paths import Kind, kind_of, paths
 from kimideploy.guard.stream import Events
 
 Scope = MutableMapping[str, Any]
@@ -27,9 +27,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _JSON = (b"content-type", b"application/json")
 #: seconds until the engine takes a connection, and until it says that it is healthy
 _CONNECT, _HEALTH = 5.0, 3.0
+_PATIENT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT)
+_BRIEF = aiohttp.ClientTimeout(total=_HEALTH, sock_connect=_CONNECT)
 #: headers of the engine's answer that a client may see
 _PASSED = ("content-type", "retry-after")
 _OK, _STREAM = 200, "text/event-stream"
+#: what is counted for a client that went away
+_LEFT = 499
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class Guard:
         self.counts = Counts()
         self._rates = Rates(settings.limits.per_minute)
         self._session: aiohttp.ClientSession | None = None
+        # Why once: an address is taken apart at some cost.
+        self._urls = {path: URL(settings.upstream + path.decode()) for path in paths()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the application's own start and end."""
@@ -79,7 +85,7 @@ class Guard:
         self._session = aiohttp.ClientSession(
             # Why no limit: how many requests are under way is limited before.
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT),
+            timeout=_PATIENT,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -143,7 +149,7 @@ class Guard:
                 text = self.counts.text(self.memory).encode()
                 await exchange.send(_OK, text, (b"content-type", b"text/plain; version=0.0.4"))
             case "health":
-                await self._relayed(exchange, None, None, seconds=_HEALTH)
+                await self._relayed(exchange, None, None, brief=True)
             case "chat":
                 body, outcome = self._prepared(
                     await exchange.body(self.settings.limits.body), exchange.owner
@@ -175,29 +181,26 @@ class Guard:
         body: bytes | None,
         outcome: Outcome | None,
         *,
-        seconds: float | None = None,
+        brief: bool = False,
     ) -> None:
         """Pass the request on and the answer back; a client that goes away ends both."""
-        gone = asyncio.ensure_future(exchange.gone())
-        work = asyncio.ensure_future(self._asked(exchange, body, outcome, seconds))
+        watch = asyncio.ensure_future(exchange.ended_by_client(asyncio.current_task()))
         try:
-            await asyncio.wait((gone, work), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                await work
-            else:
-                exchange.status = 499
+            await self._asked(exchange, body, outcome, brief=brief)
+        except asyncio.CancelledError:
+            if not exchange.left:
+                raise
+            exchange.status = _LEFT
         finally:
-            for task in (gone, work):
-                task.cancel()
-            with suppress(asyncio.CancelledError, aiohttp.ClientError, OSError):
-                await work
+            watch.cancel()
 
     async def _asked(
         self,
         exchange: _Exchange,
         body: bytes | None,
         outcome: Outcome | None,
-        seconds: float | None,
+        *,
+        brief: bool,
     ) -> None:
         if self._session is None:
             raise Refusal(503, "the guard is not up yet", "overloaded_error")
@@ -206,11 +209,11 @@ class Guard:
             headers["Authorization"] = f"Bearer {self.settings.key}"
         async with self._session.request(
             exchange.method,
-            self.settings.upstream + exchange.path.decode("ascii"),
+            self._urls[exchange.path],
             data=body,
             headers=headers,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT),
+            timeout=_BRIEF if brief else _PATIENT,
         ) as answer:
             kept = [(name.encode(), value.encode()) for name in _PASSED
                     if (value := answer.headers.get(name)) is not None]  # fmt: skip
@@ -289,8 +292,9 @@ class _Exchange:
         self.path: bytes = scope["raw_path"]
         self.status = 0
         self.begun = False
+        #: the client went away
+        self.left = False
         self.owner = ""
-        self._read = False
 
     @property
     def accept(self) -> str:
@@ -316,20 +320,22 @@ class _Exchange:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise Refusal(499, "the client went away", "client_gone")
+                raise Refusal(_LEFT, "the client went away", "client_gone")
             part = message.get("body", b"")
             size += len(part)
             if size > most:
                 raise Refusal(413, f"the request is longer than {most} bytes", "request_too_large")
             parts.append(part)
             if not message.get("more_body", False):
-                self._read = True
                 return b"".join(parts)
 
-    async def gone(self) -> None:
-        """Return when the client has gone away."""
+    async def ended_by_client(self, work: asyncio.Task[Any] | None) -> None:
+        """Cancel *work* when the client goes away."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self.left = True
+        if work is not None:
+            work.cancel()
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of an answer."""

@@ -24,6 +24,11 @@ _PATHS: dict[tuple[str, bytes], Kind] = {
 }
 
 
+def paths() -> tuple[bytes, ...]:
+    """Return all of them."""
+    return tuple(path for _, path in _PATHS)
+
+
 def kind_of(method: str, raw_path: bytes) -> Kind | None:
     """Return what a request is for, None for what there is not.
 

@@ -1,7 +1,7 @@
 """What a client may rely on: requests, and what any engine must answer to them.
 
 One list, asked of the stand-in and of the real vLLM. Statuses are exact; bodies are compared by
-their keys, as a tiny model with random weights says nothing of sense.
+their keys: what a model says is its own.
 """
 
 from __future__ import annotations

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kimideploy.rehearsal.gguf import write_gguf
 from kimideploy.rehearsal.nano import write_nano
 from tests.contract.cases import MODEL, Case
-from tests.judges import VLLM
+from tests.judges import LLAMACPP, VLLM
 
 FLAGS = (
     "--served-model-name", MODEL, "--host", "127.0.0.1", "--trust-remote-code",
@@ -92,18 +93,33 @@ def stand_in(
 
 
 @contextmanager
-def real_vllm(folder: Path) -> Iterator[Endpoint]:
-    """Run the real vLLM on the nano Kimi in *folder* until it answers."""
+def real_vllm(folder: Path, flags: Sequence[str] = FLAGS) -> Iterator[Endpoint]:
+    """Run the real vLLM with *flags* on the nano Kimi in *folder* until it answers."""
     write_nano(folder / "nano")
     port = free_port()
     VLLM.build(print)
     program = VLLM.bin_dir / "vllm"
     words = [
-        str(program), "serve", str(folder / "nano"), *FLAGS, "--port", str(port),
+        str(program), "serve", str(folder / "nano"), *flags, "--port", str(port),
         "--tokenizer-mode", "hf",
     ]  # fmt: skip
     env = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with _running(words, env, "vllm", port) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def real_llama(folder: Path) -> Iterator[Endpoint]:
+    """Run the real llama-server on the nano Kimi's GGUF in *folder* until it answers."""
+    write_gguf(folder / "nano.gguf")
+    port = free_port()
+    LLAMACPP.build(print)
+    words = [
+        str(LLAMACPP.bin_dir / "llama-server"), "--model", str(folder / "nano.gguf"), "--alias",
+        MODEL, "--jinja", "--ctx-size", "65536", "--parallel", "8", "--host", "127.0.0.1",
+        "--port", str(port), "--reasoning-format", "deepseek", "--temp", "1.0", "--top-p", "0.95",
+    ]  # fmt: skip
+    with _running(words, {}, "llama-server", port) as endpoint:
         yield endpoint
 
 

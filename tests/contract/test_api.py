@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.cases import CASES, CHAT, MODEL, TOOL, Case, chat
-from tests.contract.servers import FLAGS, Answer, Endpoint, real_vllm, stand_in
+from tests.contract.servers import FLAGS, Answer, Endpoint, stand_in
 
 #: keys whose absence a random answer explains
 _FREE = {"tool_calls"}
@@ -19,13 +19,6 @@ _FREE = {"tool_calls"}
 def fake() -> Iterator[Endpoint]:
     """The stand-in, started with vLLM's words."""
     with stand_in(["vllm", "serve", "moonshotai/Kimi-K2.7-Code", *FLAGS]) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """The real vLLM, CPU build, on the nano Kimi."""
-    with real_vllm(tmp_path_factory.mktemp("real")) as endpoint:
         yield endpoint
 
 

@@ -81,15 +81,15 @@ def running(argv: Sequence[str], url: str, env: Mapping[str, str]) -> Iterator[N
         argv, env={**os.environ, **env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            _wait(process, url)
+            until_it_answers(process, url)
             yield
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _wait(process: subprocess.Popen[bytes], url: str) -> None:
-    """The sleep is between two knocks at another process's door."""
+def until_it_answers(process: subprocess.Popen[bytes], url: str) -> None:
+    """Return when *url* answers; the sleep is between two knocks at another process's door."""
     deadline = time.monotonic() + START
     while time.monotonic() < deadline:
         assert process.poll() is None, f"{process.args!r} ended with {process.returncode}"
