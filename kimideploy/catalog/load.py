@@ -28,6 +28,7 @@ from kimideploy.catalog.types import (
     AdviceFacts,
     Architecture,
     Catalog,
+    Client,
     Engine,
     EngineId,
     Format,
@@ -80,6 +81,13 @@ class NoticeFile(Profile, frozen=True, kw_only=True):
     notices: tuple[NoticeRule, ...]
 
 
+class ClientsFile(Profile, frozen=True, kw_only=True):
+    """`clients.yaml`."""
+
+    sources: dict[str, Source]
+    clients: tuple[Client, ...]
+
+
 #: the shape of each file, by its place in the folder
 SHAPES: Mapping[str, type[Profile]] = {
     "architectures.yaml": ArchitectureFile,
@@ -87,6 +95,7 @@ SHAPES: Mapping[str, type[Profile]] = {
     "generations.yaml": GenerationFile,
     "tiers.yaml": TierFile,
     "notices.yaml": NoticeFile,
+    "clients.yaml": ClientsFile,
     "advice.yaml": AdviceFacts,
     "prices.yaml": PriceFile,
     "speed.yaml": SpeedFile,
@@ -234,6 +243,7 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         engines={name: engines[name] for name in _ENGINES if name in engines},
         tiers=whole("tiers.yaml", TierFile).tiers,
         notices=whole("notices.yaml", NoticeFile).notices,
+        clients=whole("clients.yaml", ClientsFile).clients,
         advice=whole("advice.yaml", AdviceFacts),
         prices=whole("prices.yaml", PriceFile),
         speed=whole("speed.yaml", SpeedFile),

@@ -480,6 +480,26 @@ class AdviceFacts(Profile, frozen=True, kw_only=True):
     hardware: tuple[str, ...]
 
 
+class ConfigFile(Profile, frozen=True, kw_only=True):
+    """A file of a client: where it lies, and the template that gives its shape."""
+
+    path: str
+    template: str
+
+
+class Client(Profile, frozen=True, kw_only=True):
+    """What is pointed at an endpoint. `reasoning` is what it does with that of earlier turns."""
+
+    id: str
+    name: str
+    files: tuple[ConfigFile, ...]
+    reasoning: Literal["kept", "dropped", "unknown"]
+    source: str
+    guess: bool = False
+    note: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 class Catalog(msgspec.Struct, frozen=True):
     """All profiles, by id, and the sha256 over their canonical text (a plan pins it)."""
 
@@ -491,6 +511,7 @@ class Catalog(msgspec.Struct, frozen=True):
     engines: dict[EngineId, Engine]
     tiers: tuple[Tier, ...]
     notices: tuple[NoticeRule, ...]
+    clients: tuple[Client, ...]
     advice: AdviceFacts
     prices: PriceFile
     speed: SpeedFile

@@ -40,6 +40,7 @@ COMMANDS = {
     "weights": "List, verify, bundle and remove the weights on this machine.",
     "weigh": "Sum what a checkpoint takes on each GPU, tensor by tensor.",
     "verify": "Ask an endpoint for what it promises, and judge the answers.",
+    "client": "Print a client's configuration, or write it, with the right field and sampling.",
     "audit": "Lead a tool loop through a proxy or framework, and say what became of each field.",
     "guard": "Serve one door to an engine: allowed paths, keys, limits, and the reasoning kept.",
     "profiles": "Show and check the facts that plans are made from.",

@@ -25,6 +25,11 @@ def checkpoints(incomplete: str) -> list[str]:
     return _starting(incomplete, (c.id for model in every for c in model.checkpoints))
 
 
+def clients(incomplete: str) -> list[str]:
+    """Return the clients that *incomplete* begins."""
+    return _starting(incomplete, (client.id for client in _catalog().clients))
+
+
 def hardware_words(incomplete: str) -> list[str]:
     """Return, after a count such as `8x` or `2x8x`, the GPUs that the rest begins."""
     count, cross, begun = incomplete.rpartition("x")

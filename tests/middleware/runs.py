@@ -29,9 +29,9 @@ KEY = "sk-test-0123456789abcdefghijklmnop0123456789"
 PROXY_MODEL = "kimi"
 
 
-def home() -> Path:
-    """Return the folder with an environment of REQUIREMENTS, made if it is not there."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+def home(wanted: Path = REQUIREMENTS) -> Path:
+    """Return the folder with an environment of *wanted*, made if it is not there."""
+    digest = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "kimideploy" / f"middleware-{digest}"
     if (folder / ".complete").exists():
@@ -47,7 +47,7 @@ def home() -> Path:
         "--python",
         folder / "bin" / "python",
     ]
-    subprocess.run([*words, "--requirement", REQUIREMENTS], check=True)
+    subprocess.run([*words, "--requirement", wanted], check=True)
     (folder / ".complete").touch()
     return folder
 
