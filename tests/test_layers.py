@@ -52,7 +52,7 @@ TYPES_ONLY = {
         "weights.events",
         "weights.types",
         "conformance.verdict",
-        "conformance.audit",
+        "conformance.audit.report",
     },
 }
 #: who may import what reaches a process, a network or a driver

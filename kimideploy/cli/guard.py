@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kimideploy.cli.completion import models
+from kimideploy.cli.help import examples
 from kimideploy.cli.options import JsonOpt, ProfilesOpt
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ EXAMPLES = [
     "kimideploy guard key laptop --keys guard.keys",
     "kimideploy guard run http://127.0.0.1:8000 --keys guard.keys",
     "kimideploy guard run http://127.0.0.1:8000 --missing repair",
-    "kimideploy guard unit http://127.0.0.1:8000 --keys /etc/kimideploy/guard.keys",
+    "kimideploy guard unit http://127.0.0.1:8000 --keys /etc/guard.keys",
 ]
 app = typer.Typer(
     add_completion=False,
@@ -52,7 +53,7 @@ ReadsOpt = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=examples(EXAMPLES[1:3]))
 def run(
     url: UrlArg,
     *,
@@ -126,7 +127,7 @@ def run(
     server.run(settings, sock, certificate=certificate, private=private)
 
 
-@app.command()
+@app.command(epilog=examples(EXAMPLES[:1]))
 def key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="whose key it is")],
     *,
@@ -154,7 +155,7 @@ def key(
     sys.stderr.write(f"for {name}; its hash is in {keys}, and the key is shown this once\n")
 
 
-@app.command()
+@app.command(epilog=examples(EXAMPLES[3:]))
 def unit(
     url: UrlArg,
     *,
