@@ -43,14 +43,14 @@ def audit(subject: Subject, say: Callable[[str], None]) -> Report:
         if subject.command:
             name = Path(subject.command[0]).name
             named = next((Path(one).name for one in subject.command[1:] if one.endswith(".py")), "")
-            _run(subject, there)
-            return _arrived(f"{name} {named}".strip(), subject.model, there.arrived)
+            code = _run(subject, there)
+            return _arrived(f"{name} {named}".strip(), subject.model, there.arrived, code)
         say(f"{there.url}/v1")
         _until_interrupted()
-        return _arrived("whoever came", subject.model, there.arrived)
+        return _arrived("whoever came", subject.model, there.arrived, None)
 
 
-def _run(subject: Subject, there: Upstream) -> None:
+def _run(subject: Subject, there: Upstream) -> int:
     """Run the command, with the address in its words and in its environment."""
     filled = [
         word.replace("{url}", f"{there.url}/v1").replace("{model}", subject.model)
@@ -63,7 +63,7 @@ def _run(subject: Subject, there: Upstream) -> None:
         "OPENAI_API_KEY": "none",
         "KIMIDEPLOY_MODEL": subject.model,
     }
-    run_command(filled, env, subject.timeout)
+    return run_command(filled, env, subject.timeout)
 
 
 def _until_interrupted() -> None:
@@ -98,13 +98,12 @@ def _steps_with(tool: str) -> tuple[compare.Step, ...]:
 def _tool(arrived: Sequence[Arrived]) -> str:
     """The tool that was offered first, which the upstream calls."""
     for one in arrived:
-        tools = one.body.get("tools")
-        if isinstance(tools, list) and tools:
-            return str(tools[0]["function"]["name"])
+        if one.step is not None:
+            return str(one.body["tools"][0]["function"]["name"])
     return "run_python"
 
 
-def _arrived(name: str, model: str, arrived: Sequence[Arrived]) -> Report:
+def _arrived(name: str, model: str, arrived: Sequence[Arrived], code: int | None) -> Report:
     """The report on what came from a framework of which nothing else is known."""
     loop = [one for one in arrived if one.body.get("tools") or one.refusal is not None]
     if not loop:
@@ -119,6 +118,8 @@ def _arrived(name: str, model: str, arrived: Sequence[Arrived]) -> Report:
         requests=len(arrived),
         steps=_reached(loop),
         fates=compare.history(bodies, _steps_with(_tool(loop))),
+        whole=STEPS,
+        exit_code=code,
         refusal=next((one.refusal for one in loop if one.refusal is not None), None),
     )
 
@@ -159,6 +160,7 @@ def _through(subject: Subject, there: Upstream) -> Report:
         requests=len(there.arrived),
         steps=_reached(there.arrived),
         fates=tuple(_each_once(fates)),
+        whole=STEPS,
         refusal=refusal,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from kimideploy.conformance import record as records
 from kimideploy.conformance import vendor
 from kimideploy.conformance.client import Client
 from kimideploy.conformance.promise import Promise, owed
-from kimideploy.conformance.run import discover, run
+from kimideploy.conformance.run import Patient, discover, run
 from kimideploy.conformance.send import Endpoint
 from kimideploy.conformance.verdict import Verdict
 from kimideploy.errors import MachineError, RequestError
 
 _DEFAULT = "kimi-k2.7-code"
+#: signs of a key; a shorter one could not be masked without touching other words
+_SHORTEST = 8
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -49,14 +52,21 @@ def verified(
     client = Client(url, key=key)
     if key is not None and not client.place.secure and client.place.host not in _LOOPBACK:
         sys.stderr.write(f"note: the key goes to {client.url} without TLS\n")
-    sender = Endpoint(client, key=key, watch=lambda *_: None, longest=wanted.timeout)
+    sender = Endpoint(
+        client, key=key, watch=lambda *_: None, longest=wanted.timeout, whole=wanted.deadline
+    )
     answer, names, _ = discover(sender, wanted.model)
     if answer.error is not None:
         raise MachineError(
             f"{client.url} can't be asked: {answer.error}",
             hint="is it up, and is that its address? `kimideploy status` shows your own",
         )
-    served = wanted.model or (names[0] if names else None)
+    served = wanted.model or _ours(names, wanted.catalog)
+    if served is None and names:
+        raise RequestError(
+            f"{client.url} serves {len(names)} models, and none has a name that is known",
+            hint=f"--model with one of them, e.g. {names[0]!a}",
+        )
     if served is None:
         raise RequestError(
             f"{client.url}/v1/models names no model: {answer.said}",
@@ -73,7 +83,6 @@ def verified(
         url=client.url,
         suite=wanted.suite,
         seed=seed,
-        deadline=wanted.deadline,
         tell=wanted.tell,
     )
     if record is not None:
@@ -108,6 +117,19 @@ def promise_of(served: str, wanted: Wanted) -> Promise:
     return owed(model, served, images=None if model.vision is not None else False)
 
 
+def _ours(names: list[str], catalog: Catalog) -> str | None:
+    """The model to ask for: the only one, or the first of several that a profile knows."""
+    from kimideploy.catalog.find import find_model  # noqa: PLC0415
+
+    if len(names) == 1:
+        return names[0]
+    for name in names:
+        with suppress(RequestError):
+            find_model(catalog, name)
+            return name
+    return None
+
+
 def _profile(served: str, wanted: Wanted) -> Model:
     from kimideploy.catalog.find import find_model  # noqa: PLC0415
 
@@ -126,8 +148,10 @@ def read_key(path: Path) -> str:
         key = path.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"the key in {path} can't be read: {type(error).__name__}") from error
-    if not key or any(not "!" <= sign <= "~" for sign in key):
-        raise RequestError(f"{path} holds no key: one line of plain signs is asked for")
+    if len(key) < _SHORTEST or any(not "!" <= sign <= "~" or sign in '"\\' for sign in key):
+        raise RequestError(
+            f"{path} holds no key: one line of {_SHORTEST} or more plain signs is asked for"
+        )
     return key
 
 
@@ -140,7 +164,7 @@ def _vendor(sender: Endpoint, url: str, promise: Promise, wanted: Wanted) -> Ver
     if wanted.expected is not None and not expected:
         raise RequestError(f"{wanted.expected} holds no results")
     found = vendor.run(
-        sender,
+        Patient(sender),
         path,
         kept,
         model=promise.model,

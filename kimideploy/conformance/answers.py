@@ -13,6 +13,9 @@ from kimideploy.conformance.promise import FIELDS, Field
 from kimideploy.facts.types import Strict
 
 _OK = 200
+_ELSE = (401, 403, 408, 429)
+#: signs of an id, a name or a finish that are read
+_WORD = 200
 
 
 class Answer(Strict, frozen=True, omit_defaults=True):
@@ -38,7 +41,9 @@ class Answer(Strict, frozen=True, omit_defaults=True):
     @property
     def refused(self) -> bool:
         """Whether the request itself was refused, as one that is wrong is."""
-        return self.error is None and self.status is not None and 400 <= self.status < 500  # noqa: PLR2004
+        status = self.status if self.error is None else None
+        # Why not these: a key, a limit or a wait is asked for, whatever the request is.
+        return status is not None and 400 <= status < 500 and status not in _ELSE  # noqa: PLR2004
 
     def json(self) -> Any:
         """Return the body as JSON, None if it is none."""
@@ -61,7 +66,8 @@ class Answer(Strict, frozen=True, omit_defaults=True):
             return self.error
         message = self.message if self.ok else None
         if message is None:
-            return f"status {self.status}: {quote(self.body)}"
+            said = self.body if self.events is None else json.dumps(self.events[-1:])
+            return f"status {self.status}: {quote(said)}"
         parts = [f"{f}={quote(t)}" for f, t in message.reasoning.items() if t]
         parts += [f"content={quote(message.content)}"] if message.content else []
         parts += [f"{call.name}({quote(call.arguments)}) id={call.id}" for call in message.calls]
@@ -126,7 +132,7 @@ def whole(body: object) -> Message | None:
 
 def joined(events: Iterable[object]) -> Message | None:
     """Return the message that the *events* of a stream make, None if they make none."""
-    texts: dict[str, str] = {}
+    texts: dict[str, list[str]] = {}
     calls: dict[int, dict[str, Any]] = {}
     finish, flaw, seen = None, None, False
     used: tuple[int | None, int | None] = (None, None)
@@ -143,15 +149,15 @@ def joined(events: Iterable[object]) -> Message | None:
             continue
         for name in ("content", *FIELDS):
             if name in delta:
-                texts[name] = texts.get(name, "") + _text(delta[name])
+                texts.setdefault(name, []).append(_text(delta[name]))
         parts = delta.get("tool_calls")
         for part in parts if isinstance(parts, list) else ():
             flaw = _fragment(part, calls) or flaw
     if not seen:
         return None
-    made = tuple(Call(c.get("id"), c.get("name"), c.get("arguments")) for c in calls.values())
-    reasoning: dict[Field, str] = {field: texts[field] for field in FIELDS if field in texts}
-    return Message(reasoning, texts.get("content", ""), made, finish, *used, flaw)
+    made = tuple(Call(c.get("id"), c.get("name"), "".join(c["arguments"])) for c in calls.values())
+    reasoning: dict[Field, str] = {f: "".join(texts[f]) for f in FIELDS if f in texts}
+    return Message(reasoning, "".join(texts.get("content", [])), made, finish, *used, flaw)
 
 
 def _fragment(part: object, calls: dict[int, dict[str, Any]]) -> str | None:
@@ -159,15 +165,16 @@ def _fragment(part: object, calls: dict[int, dict[str, Any]]) -> str | None:
     index = part.get("index") if isinstance(part, Mapping) else None
     if not isinstance(part, Mapping) or not isinstance(index, int):
         return "a fragment of a tool call has no index"
-    call = calls.setdefault(index, {"arguments": ""})
+    call = calls.setdefault(index, {"arguments": []})
     function = part.get("function")
     given = {"id": part.get("id")}
     if isinstance(function, Mapping):
         given["name"] = function.get("name")
-        call["arguments"] += _text(function.get("arguments"))
+        call["arguments"].append(_text(function.get("arguments")))
     flaw = None
     for key, value in given.items():
-        if isinstance(value, str) and value:
+        value = _name(value)  # noqa: PLW2901  as it is read everywhere
+        if value:
             flaw = f"the {key} of call {index} changes" if call.get(key, value) != value else flaw
             call.setdefault(key, value)
     return flaw
@@ -177,9 +184,9 @@ def _call(value: object) -> Call:
     function = value.get("function") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(function, Mapping):
         return Call(None, None, None)
-    return Call(
-        _name(value.get("id")), _name(function.get("name")), _name(function.get("arguments"))
-    )
+    given = function.get("arguments")
+    arguments = _text(given) if isinstance(given, str) else None
+    return Call(_name(value.get("id")), _name(function.get("name")), arguments)
 
 
 def _choice(body: object) -> Mapping[str, Any] | None:
@@ -192,7 +199,7 @@ def _usage(body: object) -> tuple[int | None, int | None]:
     usage = body.get("usage") if isinstance(body, Mapping) else None
     said = usage if isinstance(usage, Mapping) else {}
     counts = [said.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = [one if isinstance(one, int) else None for one in counts]
+    prompt, completion = [one if type(one) is int else None for one in counts]
     return prompt, completion
 
 
@@ -200,16 +207,21 @@ def _text(value: object) -> str:
     """Text, also of a content that comes in parts."""
     if isinstance(value, list):
         return "".join(_text(part.get("text")) for part in value if isinstance(part, Mapping))
-    return value if isinstance(value, str) else ""
+    # Why: JSON can spell half a letter, which nothing can write down again.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _name(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return line(_text(value), _WORD) if isinstance(value, str) else None
 
 
 def quote(value: object, most: int = 80) -> str:
-    """Return the beginning of *value* as one line that steers no terminal."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    """Return the beginning of *value* in quotes, as `line` does."""
+    return repr(line(value if isinstance(value, str) else json.dumps(value, default=str), most))
+
+
+def line(text: str, most: int) -> str:
+    """Return the beginning of *text* as one line that steers no terminal."""
     text = " ".join(text[: most * 8].split())
     text = "".join(sign if sign.isprintable() else "?" for sign in text)
-    return repr(text if len(text) <= most else text[: most - 1] + "…")
+    return text if len(text) <= most else text[: most - 1] + "…"

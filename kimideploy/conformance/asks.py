@@ -185,6 +185,8 @@ def _tools(chat: Any, streamed: Mapping[str, Any]) -> Iterator[Ask]:
     )
     yield chat("call", task, tools=[PYTHON], tool_choice="auto")
     yield chat("call streamed", task, tools=[PYTHON], tool_choice="auto", **streamed)
+    # Why one token: only what the prompt weighs is looked at.
+    yield chat("offered", user(_QUESTION), tools=[PYTHON], tool_choice="auto", max_tokens=1)
     yield chat("none", user(f"Do not use a tool. {_QUESTION}"), tools=[PYTHON], tool_choice="none")
     yield chat("required", user("Say hello."), tools=[PYTHON], tool_choice="required")
     yield chat(

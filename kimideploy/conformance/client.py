@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import threading
@@ -23,6 +24,11 @@ from kimideploy.errors import RequestError
 LARGEST = 32 << 20
 _PIECE = 64 << 10
 _LATE = "no answer in time"
+#: events of a stream; an answer of 4096 tokens has at most as many
+_MOST_EVENTS = 50_000
+#: stands where a key was; the key itself is never kept or shown
+MARK = "[the key]"
+_VERSION = re.compile(r"/v\d+(/|$)")
 
 
 class Unreachable(Exception):  # noqa: N818
@@ -53,6 +59,14 @@ class Place:
     host: str
     port: int
     prefix: str
+    #: what stands for the `/v1` of a path, where an address has a version of its own in it
+    api: str = "/v1"
+
+    def path(self, path: str) -> str:
+        """Return *path*, which may begin with /v1, as it is at this place."""
+        if path.startswith("/v1/"):
+            return f"{self.prefix}{self.api}{path.removeprefix('/v1')}"
+        return self.prefix + path
 
     @property
     def url(self) -> str:
@@ -79,10 +93,14 @@ def place(url: str) -> Place:
             "an endpoint is scheme, host, port and path alone", hint="a key goes in --api-key-file"
         )
     secure = parts.scheme == "https"
-    prefix = parts.path.rstrip("/").removesuffix("/v1")
+    path = parts.path.rstrip("/")
+    # Why: some have /v1/openai or /api/v3 where others have /v1, and no /v1 below it.
+    own = _VERSION.search(path) is not None and not path.endswith("/v1")
+    prefix = path if own else path.removesuffix("/v1")
     if any(not ("!" <= sign <= "~") for sign in prefix + parts.hostname):
         raise RequestError(f"{url!r} holds signs that no URL has")
-    return Place(secure, parts.hostname, port or (443 if secure else 80), prefix)
+    api = "" if own else "/v1"
+    return Place(secure, parts.hostname, port or (443 if secure else 80), prefix, api)
 
 
 class Client:
@@ -96,6 +114,14 @@ class Client:
     def keyed(self, key: str | None) -> Client:
         """Return the same endpoint, asked with another key, or with none."""
         return Client(self.url, key=key)
+
+    def masked(self, text: str) -> str:
+        """Return *text* without the key, however JSON may have written it."""
+        if not self.key:
+            return text
+        for spelt in (self.key, self.key.replace("/", "\\/")):
+            text = text.replace(spelt, MARK)
+        return text
 
     def get(self, path: str, *, timeout: float) -> Reply:
         """Return the answer to a GET within *timeout* seconds; raises Unreachable."""
@@ -117,7 +143,7 @@ class Client:
             if not _streams(response):
                 yield Reply(response.status, _read(response), _headers(response))
                 return
-            size = 0
+            size = count = 0
             while line := response.readline(LARGEST):
                 size += len(line)
                 if size > LARGEST:
@@ -127,6 +153,9 @@ class Client:
                     continue
                 if value.strip() == b"[DONE]":
                     return
+                count += 1
+                if count > _MOST_EVENTS:
+                    raise Unreachable(f"the stream has more than {_MOST_EVENTS:,} events")
                 yield json.loads(value)
         raise Unreachable("the stream ended without [DONE]")
 
@@ -152,7 +181,7 @@ class Client:
             if body is not None:
                 data = json.dumps(body).encode()
                 headers["Content-Type"] = "application/json"
-            connection.request(method, self.place.prefix + path, body=data, headers=headers)
+            connection.request(method, self.place.path(path), body=data, headers=headers)
             yield connection.getresponse()
             if watch is not None and watch.over:
                 raise Unreachable(_LATE)  # noqa: TRY301  as one that was raised inside

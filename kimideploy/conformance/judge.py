@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from kimideploy.conformance.answers import Answer, quote
+from kimideploy.conformance.answers import Answer, line
 from kimideploy.conformance.asks import Ask
 from kimideploy.conformance.promise import Promise, Words
 from kimideploy.conformance.rules.base import Heard, Rule
@@ -45,9 +45,7 @@ def seen(ask: Ask, answer: Answer) -> Seen:
     """Return a request and its answer, shortened."""
     body = json.dumps(ask.body, ensure_ascii=False) if ask.body is not None else ""
     sent = f"{'GET' if ask.body is None else 'POST'} {ask.path} {body}".strip()
-    return Seen(
-        name=ask.name, request=quote(sent, _SHOWN)[1:-1], answer=quote(answer.said, _SHOWN)[1:-1]
-    )
+    return Seen(name=ask.name, request=line(sent, _SHOWN), answer=line(answer.said, _SHOWN))
 
 
 def speed(answers: Mapping[str, Answer]) -> Speed | None:
@@ -55,8 +53,10 @@ def speed(answers: Mapping[str, Answer]) -> Speed | None:
     firsts: list[float] = []
     rates: list[float] = []
     for answer in answers.values():
-        message = answer.message if answer.ok and answer.events is not None else None
-        if message is None or answer.first is None:
+        if not answer.ok or answer.events is None or answer.first is None:
+            continue
+        message = answer.message
+        if message is None:
             continue
         firsts.append(answer.first)
         took, tokens = answer.seconds - answer.first, message.completion_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kimideploy.conformance.answers import quote
+from kimideploy.conformance.answers import line, quote
 
 
 def flaw(arguments: str | None, schema: Any) -> str | None:
@@ -34,4 +34,4 @@ def flaw(arguments: str | None, schema: Any) -> str | None:
     if error is None:
         return None
     at = "".join(f".{part}" for part in error.absolute_path)
-    return f"{f'at {at}: ' if at else ''}{quote(error.message, 120)[1:-1]}"
+    return f"{f'at {at}: ' if at else ''}{line(error.message, 120)}"

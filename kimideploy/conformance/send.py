@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from kimideploy.conformance.answers import Answer, joined
 from kimideploy.conformance.asks import Ask
+from kimideploy.conformance.at_once import each
 from kimideploy.conformance.client import Client, Reply, Unreachable
-from kimideploy.conformance.rules.access import MARK
 
 #: Seconds, guesses. A silent stream is broken after the first; a whole answer of 4096 tokens takes
 #: the second at 3 tokens a second, slower than any engine that is of use.
@@ -33,25 +32,41 @@ class Sender(Protocol):
 
 
 class Endpoint:
-    """A real endpoint. `longest` caps each request, in seconds."""
+    """A real endpoint. `longest` caps each request, `whole` all of them, in seconds from now."""
 
     def __init__(
-        self, client: Client, *, key: str | None, watch: Watch, longest: float = WHOLE
+        self,
+        client: Client,
+        *,
+        key: str | None,
+        watch: Watch,
+        longest: float = WHOLE,
+        whole: float | None = None,
     ) -> None:
         self._clients = {
             "own": client.keyed(key),
             "none": client.keyed(None),
             "wrong": client.keyed("wrong-" + "0" * 26),
         }
-        self._key = key
+        self._own = self._clients["own"]
         self._watch = watch
-        self._longest = longest
+        self._most = longest
+        self._ends = time.monotonic() + whole if whole is not None else None
+
+    @property
+    def _longest(self) -> float:
+        """Seconds the next request may take."""
+        if self._ends is None:
+            return self._most
+        return max(0.0, min(self._most, self._ends - time.monotonic()))
 
     def send(self, ask: Ask) -> Answer:
         """Return the answer to *ask*; whatever goes wrong is in it."""
         client = self._clients[ask.key]
-        self._watch(ask.name, 0)
         began = time.monotonic()
+        if self._longest <= 0:
+            return Answer(error="not asked: the time for the whole run was over")
+        self._watch(ask.name, 0)
         try:
             if ask.streamed:
                 return self._streamed(client, ask, began)
@@ -60,9 +75,10 @@ class Endpoint:
                 if ask.body is None
                 else client.post(ask.path, ask.body, timeout=self._longest)
             )
-            return self._whole(reply, began)
+            return self._whole(client, reply, began)
         except Unreachable as error:
-            return Answer(error=self._masked(str(error)), seconds=time.monotonic() - began)
+            said = self._masked(client, str(error))
+            return Answer(error=said, seconds=time.monotonic() - began)
 
     def _streamed(self, client: Client, ask: Ask, began: float) -> Answer:
         events: list[object] = []
@@ -71,27 +87,31 @@ class Endpoint:
         try:
             for piece in client.stream(ask.path, ask.body, timeout=silence, deadline=self._longest):
                 if isinstance(piece, Reply):
-                    return self._whole(piece, began)
+                    return self._whole(client, piece, began)
                 events.append(piece)
                 if first is None and _speaks(piece):
                     first = time.monotonic() - began
                 if len(events) % _EVERY == 0:
                     self._watch(ask.name, len(events))
         except Unreachable as error:
-            said = f"after {len(events)} pieces: {error}"
-            return Answer(error=self._masked(said), seconds=time.monotonic() - began)
+            said = self._masked(client, f"after {len(events)} pieces: {error}")
+            return Answer(error=said, seconds=time.monotonic() - began)
         took = time.monotonic() - began
-        text = self._masked(json.dumps(events))
+        text = self._masked(client, json.dumps(events, ensure_ascii=False))
+        # Why: JSON can spell half a letter, which nothing can write down again.
+        text = text.encode("utf-8", "replace").decode()
         return Answer(status=200, events=tuple(json.loads(text)), first=first, seconds=took)
 
-    def _whole(self, reply: Reply, began: float) -> Answer:
-        headers = {name: self._masked(value) for name, value in reply.headers.items()}
-        body = self._masked(reply.body[:_KEPT].decode("utf-8", "replace"))
+    def _whole(self, client: Client, reply: Reply, began: float) -> Answer:
+        headers = {name: self._masked(client, v) for name, v in reply.headers.items()}
+        # Why before it is cut: half a key is one, too.
+        body = self._masked(client, reply.body.decode("utf-8", "replace"))[:_KEPT]
         took = time.monotonic() - began
         return Answer(status=reply.status, body=body, headers=headers, seconds=took)
 
-    def _masked(self, text: str) -> str:
-        return text if not self._key else text.replace(self._key, MARK)
+    def _masked(self, client: Client, text: str) -> str:
+        """The text without our key, and without the one that was sent, which may be a wrong one."""
+        return client.masked(self._own.masked(text))
 
 
 def _speaks(piece: object) -> bool:
@@ -106,5 +126,4 @@ def collect(sender: Sender, asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answer]]
     for ask in asks:
         crowds.setdefault(ask.together or f"alone {ask.name}", []).append(ask)
     for crowd in crowds.values():
-        with ThreadPoolExecutor(len(crowd)) as pool:
-            yield from zip(crowd, pool.map(sender.send, crowd), strict=True)
+        yield from each(sender.send, crowd, len(crowd))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import msgspec
 
 from kimideploy.conformance.answers import Answer, quote
 from kimideploy.conformance.asks import CHAT, Ask
+from kimideploy.conformance.at_once import each
 from kimideploy.conformance.schema import flaw
 from kimideploy.conformance.send import Sender
 from kimideploy.conformance.verdict import Check, Verdict
@@ -83,8 +83,9 @@ class Sample:
 
     @property
     def hash(self) -> str:
-        """What tells this request from another."""
-        text = json.dumps(self.body, sort_keys=True, ensure_ascii=False)
+        """What tells this request from another, whichever model it is for."""
+        body = {name: value for name, value in self.body.items() if name != "model"}
+        text = json.dumps(body, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -101,17 +102,22 @@ def samples(path: Path, model: str) -> Iterator[Sample]:
 
 def count(path: Path, model: str) -> int:
     """Return how many requests *path* holds; raises RequestError for a line that is none."""
-    return sum(1 for _ in samples(path, model))
+    found = sum(1 for _ in samples(path, model))
+    if not found:
+        raise RequestError(f"{path} holds no requests")
+    return found
 
 
 def results(path: Path) -> dict[str, Result]:
-    """Return the results in *path* by the hash of their request, nothing if there is no file.
+    """Return the results in *path* by the hash of their request, and by the number of its line.
 
-    A last line that was cut off is left out; raises RequestError for any other that is none.
+    Nothing if there is no file. A last line that was cut off is left out; raises RequestError for
+    any other that is none. Others' hashes are made in another way, so the number serves, too.
     """
     found: dict[str, Result] = {}
     for one in _lines(path):
-        found[one.hash or str(one.data_index)] = one
+        found[str(one.data_index)] = one
+        found |= {one.hash: one} if one.hash else {}
     return found
 
 
@@ -130,33 +136,24 @@ def run(
     What *kept* already holds of this endpoint and was answered is not asked again, so that a run
     that was ended goes on. Raises RequestError and MachineError.
     """
-    known = {key: one for key, one in results(kept).items() if one.answered and one.url == url}
-    total, done = count(path, model), 0
+    known = {one.hash: one for one in _lines(kept) if one.answered and one.url == url}
+    total = count(path, model)
     found: list[Result] = []
-    with _appending(kept) as write, ThreadPoolExecutor(at_once) as pool:
-        pending: set[Future[Result]] = set()
 
-        def collect(ready: set[Future[Result]]) -> None:
-            nonlocal done
-            for future in ready:
-                result = future.result()
-                write(result)
-                found.append(result)
-                done += 1
-                tell(done, total, f"line {result.data_index}")
-
+    def new() -> Iterator[Sample]:
         for sample in samples(path, model):
             old = known.get(sample.hash)
-            if old is not None:
+            if old is None:
+                yield sample
+            else:
                 found.append(msgspec.structs.replace(old, data_index=sample.number))
-                done += 1
-                tell(done, total, f"line {sample.number}, answered before")
-                continue
-            pending.add(pool.submit(_asked, sender, sample, url))
-            if len(pending) > 2 * at_once:
-                ready, pending = wait(pending, return_when=FIRST_COMPLETED)
-                collect(ready)
-        collect(pending)
+                tell(len(found), total, f"line {sample.number}, answered before")
+
+    with _appending(kept) as write:
+        for sample, result in each(lambda one: _asked(sender, one, url), new(), at_once):
+            write(result)
+            found.append(result)
+            tell(len(found), total, f"line {sample.number}")
     return sorted(found, key=lambda one: one.data_index)
 
 
@@ -187,9 +184,11 @@ def verdict(
 ) -> Verdict:
     """Return the sums as checks; *least* is the trigger F1 that is asked for, if any is."""
     failed = next((one for one in found if not one.answered), None)
-    wrong = next((one for one in found if one.called and one.tool_calls_valid is False), None)
+    wrong = next((one for one in found if one.tool_calls_valid is False), None)
+    made = [one for one in found if one.tool_calls_valid is not None]
+    valid = sum(one.tool_calls_valid is True for one in made)
     answered = f"{sums.success_count} of {len(found)} requests brought a message"
-    fits = f"{sums.successful_tool_call_count} of {sums.finish_tool_calls} tool calls fit"
+    fits = f"{valid} of {len(made)} tool calls fit"
     checks = [
         Check("requests answered", "pass", answered)
         if failed is None
@@ -197,13 +196,13 @@ def verdict(
             "requests answered", "fail", f"{answered}; line {failed.data_index}: {failed.flaw}"
         ),
         Check("arguments fit", "not-applicable", "no tool was called")
-        if not sums.finish_tool_calls
+        if not made
         else Check("arguments fit", "pass", fits)
         if wrong is None
         else Check(
             "arguments fit",
             "fail",
-            f"{fits} ({sums.schema_accuracy:.1%}); line {wrong.data_index}: {wrong.flaw}",
+            f"{fits} ({valid / len(made):.1%}); line {wrong.data_index}: {wrong.flaw}",
             cause="the model strays from the schema: no grammar holds it to it",
             link="https://github.com/MoonshotAI/K2-Vendor-Verifier",
         ),
@@ -252,8 +251,8 @@ def _asked(sender: Sender, sample: Sample, url: str) -> Result:
     common = {"data_index": sample.number, "hash": sample.hash, "url": url}
     if message is None:
         return Result(**common, flaw=_said(answer), seconds=answer.seconds)  # type: ignore[arg-type]
-    wrong = None
-    if message.finish == _CALLED:
+    wrong, called = None, bool(message.calls) or message.finish == _CALLED
+    if called:
         offered = dict(_offered(sample.body))
         flaws = (
             flaw(call.arguments, offered[call.name])
@@ -263,11 +262,13 @@ def _asked(sender: Sender, sample: Sample, url: str) -> Result:
         )
         wrong = next((one for one in flaws if one is not None), None)
         wrong = wrong if message.calls else "tool_calls is empty"
+        if wrong is None and message.finish != _CALLED:
+            wrong = f"beside calls finish_reason is {message.finish}"
     return Result(
         **common,  # type: ignore[arg-type]
         status="success",
         finish_reason=message.finish,
-        tool_calls_valid=wrong is None if message.finish == _CALLED else None,
+        tool_calls_valid=wrong is None if called else None,
         flaw=wrong,
         seconds=round(answer.seconds, 3),
     )
@@ -331,7 +332,10 @@ class _appending:  # noqa: N801  used as a function
             self._file = self._path.open("ab+")
             self._file.seek(0)
             raw = self._file.read()
-            self._file.truncate(raw.rfind(b"\n") + 1)
+            end = raw.rfind(b"\n") + 1
+            if raw[end:].strip() and not raw[end:].lstrip().startswith(b"{"):
+                raise RequestError(f"{self._path} holds something else than results")
+            self._file.truncate(end)
         except OSError as error:
             raise MachineError(f"{self._path} can't be written: {error.strerror}") from error
         return self._write

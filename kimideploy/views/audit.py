@@ -28,6 +28,11 @@ def shown(report: Report, terminal: Terminal) -> str:
     lines.append("")
     if report.refusal is not None:
         lines += terminal.wrapped(f"refused: {report.refusal}", first="", rest="  ")
+    if report.exit_code:
+        lines.append(f"the command ended with {report.exit_code}")
+    if report.steps < report.whole:
+        said = f"the loop ended after {report.steps} of {report.whole} steps"
+        lines += terminal.wrapped(said, first="", rest="  ")
     verdict = "the reasoning and the tool calls are kept" if report.ok else "this breaks Kimi"
     lines.append(terminal.paint(verdict, "bold", "green" if report.ok else "red"))
     return terminal.shown(lines)

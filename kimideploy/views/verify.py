@@ -55,7 +55,8 @@ def _sums(verdict: Verdict, terminal: Terminal) -> list[str]:
         said = f"first text after {speed.first_p50:.2f} s (p95 {speed.first_p95:.2f} s)"
         if speed.rate_p50 is not None and speed.rate_p95 is not None:
             said += f", then {speed.rate_p50:,.0f} tokens/s (slowest {speed.rate_p95:,.0f})"
-        lines += terminal.wrapped(f"{said}, of {speed.answers} streams", first="", rest="  ")
+        of = f"{speed.answers} stream" + ("s" if speed.answers != 1 else "")
+        lines += terminal.wrapped(f"{said}, of {of}", first="", rest="  ")
     return lines
 
 

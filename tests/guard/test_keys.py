@@ -124,7 +124,7 @@ def test_the_unit_command_prints_one(tmp_path: Path) -> None:
         assert "guard run http://127.0.0.1:8000 --host 127.0.0.1" in out
         assert "--missing repair" in out
     else:
-        # Why: where the tests themselves run from a home, that is what a unit can't see.
+        # Why: where the tests themselves run from a home or /tmp, a unit can't see it.
         assert "in a home that the unit can't see" in err
     assert 2 == refused
     assert "--keys FILE is needed" in why

@@ -26,6 +26,7 @@ from kimideploy.planning.types import Plan, encode
 from kimideploy.remote.access import Access
 from tests import nvml
 from tests.flows import place
+from tests.flows.standalone import source
 from tests.unit.engines.plans import CATALOG, plan
 
 ROOT = Path(__file__).parents[2]
@@ -197,8 +198,7 @@ class Rig:
     def furnish(self, number: int) -> None:
         """Have eight H200 in the host as far as the driver's library tells, an engine, weights."""
         self.sh(number, f"mkdir -p {ENGINE}/bin {ENGINE}/lib {WEIGHTS}")
-        source = (ROOT / "tests/flows/engine.py").read_text(encoding="utf-8")
-        self._write(number, f"{ENGINE}/engine.py", source)
+        self._write(number, f"{ENGINE}/engine.py", source())
         self._write(
             number,
             f"{ENGINE}/bin/vllm",

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from tests.flows.standalone import source
 from tests.hosts.rig import ENGINE, Rig, wait_for
 
 NASTY = "/srv/a b'c$(id)`x`%n%%;☃\\x"
@@ -85,7 +86,7 @@ def test_an_engine_is_installed(rig: Rig, both: list[str], tmp_path: Path) -> No
     """Without --venv the engine of the pinned version is installed by uv, and checked by import."""
     wheels = tmp_path / "wheels"
     shutil.copytree(rig.wheels, wheels)
-    engine = (Path(__file__).parents[1] / "flows/engine.py").read_text("utf-8")
+    engine = source()
     _wheel(wheels, "vllm", "0.32.0", engine)
     _wheel(wheels, "tiktoken", "0.9", "")
     _wheel(wheels, "blobfile", "3.0", "raise ImportError('no lxml')\n")

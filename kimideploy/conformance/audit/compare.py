@@ -34,14 +34,27 @@ def history(bodies: Sequence[Mapping[str, Any]], steps: Sequence[Step]) -> tuple
     """
     found: dict[str, Fate] = {}
     for body in bodies:
-        messages = [one for one in body.get("messages", ()) if isinstance(one, Mapping)]
-        for fate in _answers(messages, steps):
+        for fate in _of(body, steps):
             old = found.get(fate.field)
             if old is None or (old.what == "kept" and fate.what != "kept"):
                 found[fate.field] = fate
     for fate in _system(bodies):
         found.setdefault(fate.field, fate)
     return tuple(found.values())
+
+
+def _messages(body: Mapping[str, Any]) -> list[Message]:
+    messages = body.get("messages")
+    found = messages if isinstance(messages, list) else ()
+    return [one for one in found if isinstance(one, Mapping)]
+
+
+def _of(body: Mapping[str, Any], steps: Sequence[Step]) -> Iterator[Fate]:
+    """The fates in one request: from each question on the loop begins anew."""
+    messages = _messages(body)
+    begins = [number for number, one in enumerate(messages) if one.get("role") == "user"]
+    for begin, end in zip(begins, [*begins[1:], len(messages)], strict=True):
+        yield from _answers(messages[begin:end], steps)
 
 
 def _answers(messages: Sequence[Message], steps: Sequence[Step]) -> Iterator[Fate]:
@@ -112,7 +125,8 @@ def _content(message: Message, step: Step) -> Fate:
 
 
 def _calls(message: Message, messages: Sequence[Message], step: Step) -> Iterator[Fate]:
-    calls = [call for call in message["tool_calls"] if isinstance(call, Mapping)]
+    given = message["tool_calls"]
+    calls = [call for call in given if isinstance(call, Mapping)] if isinstance(given, list) else []
     if len(calls) != len(step.calls):
         yield Fate("tool_calls", "dropped", f"{len(calls)} of {len(step.calls)} calls", breaks=True)
         return
@@ -159,7 +173,7 @@ def _json(value: Any) -> Any:
 def _system(bodies: Sequence[Mapping[str, Any]]) -> Iterator[Fate]:
     firsts = []
     for body in bodies:
-        roles = [one.get("role") for one in body.get("messages", ()) if isinstance(one, Mapping)]
+        roles = [one.get("role") for one in _messages(body)]
         firsts.append(roles[0] if roles else None)
         later = [role for role in roles[1:] if role in ("system", "developer")]
         if later:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kimideploy.conformance.answers import Message, joined, whole
+from kimideploy.conformance.answers import Message, joined, line, whole
 from kimideploy.conformance.asks import CHAT
 from kimideploy.conformance.audit.compare import Step
 from kimideploy.conformance.audit.report import Fate
@@ -40,6 +40,8 @@ _BESIDE = {
 }
 _SYSTEM = "You are a careful engineer.\nAnswer in one word."
 _PATIENCE = 120.0
+#: signs of a refusal that are told
+_SAID = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ def drive(client: Client, model: str, *, streamed: bool, steps: int) -> Drive:
         try:
             found, count = _asked(client, body, streamed=streamed)
         except Unreachable as error:
-            return Drive(tuple(sent), tuple(messages), tuple(pieces), str(error))
+            said = client.masked(str(error))
+            return Drive(tuple(sent), tuple(messages), tuple(pieces), said)
         messages.append(found)
         pieces.append(count)
         history += _next(found)
@@ -83,11 +86,11 @@ def drive(client: Client, model: str, *, streamed: bool, steps: int) -> Drive:
 def _asked(client: Client, body: dict[str, Any], *, streamed: bool) -> tuple[Message, int]:
     if not streamed:
         reply = client.post(CHAT, body, timeout=_PATIENCE)
-        return _message(reply, whole(reply.json())), 1
+        return _message(client, reply, whole(reply.json())), 1
     events: list[Any] = []
     for piece in client.stream(CHAT, body, timeout=_PATIENCE, deadline=_PATIENCE):
         if isinstance(piece, Reply):
-            return _message(piece, None), 1
+            return _message(client, piece, None), 1
         events.append(piece)
     found = joined(events)
     if found is None:
@@ -95,9 +98,10 @@ def _asked(client: Client, body: dict[str, Any], *, streamed: bool) -> tuple[Mes
     return found, len(events)
 
 
-def _message(reply: Reply, found: Message | None) -> Message:
+def _message(client: Client, reply: Reply, found: Message | None) -> Message:
     if reply.status != 200 or found is None:  # noqa: PLR2004
-        raise Unreachable(f"status {reply.status}: {reply.body[:300].decode('utf-8', 'replace')}")
+        said = client.masked(reply.body.decode("utf-8", "replace"))
+        raise Unreachable(f"status {reply.status}: {line(said, _SAID)}")
     return found
 
 

@@ -31,10 +31,15 @@ class Report(Strict, frozen=True, omit_defaults=True):
     requests: int
     steps: int
     fates: tuple[Fate, ...]
+    #: steps of a loop that went to its end
+    whole: int
     refusal: str | None = None
+    #: of the command that was run
+    exit_code: int | None = None
     schema: str = AUDIT_SCHEMA
 
     @property
     def ok(self) -> bool:
         """Whether the loop went to its end and nothing on the way breaks it."""
-        return self.refusal is None and not any(fate.breaks for fate in self.fates)
+        ended = self.steps >= self.whole and not self.exit_code
+        return ended and self.refusal is None and not any(fate.breaks for fate in self.fates)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from kimideploy.conformance.answers import quote
+import json
+
+from kimideploy.conformance.answers import Answer, line, quote
+from kimideploy.conformance.client import MARK
 from kimideploy.conformance.promise import Promise
 from kimideploy.conformance.rules.base import Finding, Heard, Rule, broken, kept, spared
 
-#: stands where a key was in an answer; the key itself is never kept
-MARK = "[the key]"
 _NONE_HERE = (401, 403, 404, 405)
-_REFUSED = (401, 403)
+#: signs of a model's name that are read
+_LONG = 200
 
 
 def _health(heard: Heard) -> Finding:
@@ -26,6 +28,8 @@ def _model(heard: Heard) -> Finding:
     names = served(answer.json())
     if model in names:
         return kept(f"/v1/models names {quote(model)}")
+    if answer.error is None and answer.status in (404, 405):
+        return spared(f"/v1/models answers {answer.status}: it keeps no list")
     if answer.ok and names:
         return broken(
             f"{quote(model)} is not among {', '.join(quote(name) for name in names[:5])}",
@@ -41,25 +45,33 @@ def served(models: object) -> list[str]:
     found = (
         [one.get("id") for one in data if isinstance(one, dict)] if isinstance(data, list) else []
     )
-    return [name for name in found if isinstance(name, str)]
+    return [line(name, _LONG) for name in found if isinstance(name, str)]
 
 
 def _locked(heard: Heard) -> Finding:
     seen = {name: heard.answers[name] for name in ("no key", "wrong key")}
-    open_to = [name for name, answer in seen.items() if answer.status not in _REFUSED]
-    if not open_to:
-        return kept("without a key, and with a wrong one, it answers 401 or 403")
-    told = "; ".join(f"{name}: {seen[name].said}" for name in open_to)
-    return broken(
-        told,
-        cause="whoever reaches the port may use it",
-        fix="put `kimideploy guard` before it, with a key",
-    )
+    for name, answer in seen.items():
+        if answer.ok and answer.message is not None:
+            return broken(
+                f"{name}: {answer.said}",
+                cause="whoever reaches the port may use it",
+                fix="put `kimideploy guard` before it, with a key",
+            )
+    unclear = next((name for name, answer in seen.items() if not _refuses(answer)), None)
+    if unclear is not None:
+        return spared(f"{unclear}: {seen[unclear].said}: that tells nothing of keys")
+    statuses = " and ".join(str(answer.status) for answer in seen.values())
+    return kept(f"without a key, and with a wrong one, it answers {statuses}")
+
+
+def _refuses(answer: Answer) -> bool:
+    """Whether it says no, to the key or to the request; a wait or a fault says neither."""
+    return answer.refused or answer.status in (401, 403)
 
 
 def _silent(heard: Heard) -> Finding:
     for name, answer in heard.answers.items():
-        if MARK in answer.body or any(MARK in value for value in answer.headers.values()):
+        if MARK in json.dumps([answer.body, answer.headers, answer.events, answer.error]):
             return broken(
                 f"the answer to {name!r} repeats the key",
                 cause="errors or headers show what was sent; logs will, too",

@@ -58,24 +58,32 @@ class Heard:
     promise: Promise
     words: Words
     answers: Mapping[str, Answer]
+    #: each message once: to put a stream together costs as much as it is long
+    _read: dict[str, Message | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def brought(self, name: str) -> Message | None:
+        """Return the message that *name* brought, None if it brought none."""
+        if name not in self._read:
+            answer = self.answers.get(name)
+            self._read[name] = answer.message if answer is not None and answer.ok else None
+        return self._read[name]
 
     def message(self, name: str) -> Message:
         """Return the message that *name* brought; raises NoMessage."""
-        answer = self.answers[name]
-        message = answer.message if answer.ok else None
+        message = self.brought(name)
         if message is None:
-            raise NoMessage(name, answer)
+            raise NoMessage(name, self.answers[name])
         return message
 
     def messages(self) -> Iterator[tuple[str, Message]]:
         """Yield every message that came, with the name of its request."""
-        for name, answer in self.answers.items():
-            message = answer.message if answer.ok else None
+        for name in self.answers:
+            message = self.brought(name)
             if message is not None:
                 yield name, message
 
     @property
-    def field(self) -> Field:
+    def own_field(self) -> Field:
         """The field the reasoning is promised in, or where it came if any is right."""
         if self.promise.reasoning_field is not None:
             return self.promise.reasoning_field
@@ -152,6 +160,12 @@ def refused(name: str, answer: Answer) -> Finding:
     for words, cause, fix in _TOLD:
         if any(word in answer.body for word in words):
             return broken(f"{name}: {answer.said}", cause=cause, fix=fix)
+    if answer.status == 429:  # noqa: PLR2004
+        return broken(
+            f"{name}: {answer.said}",
+            cause="the endpoint takes no more at once, or so soon",
+            fix="ask again later, or raise its limit",
+        )
     if answer.status in (401, 403):
         return broken(
             f"{name}: status {answer.status}",

@@ -9,11 +9,14 @@ from kimideploy.conformance.promise import CROWDS
 from kimideploy.conformance.rules.base import Finding, Heard, Judge, Rule, broken, kept, spared
 
 #: the same sign so often, or the same passage so often in a row, is no language
-_SIGN = re.compile(r"(\S)\1{39,}")
-_LOOP = re.compile(r"(.{4,80}?)\1{9,}", re.DOTALL)
-#: Seconds and shares, guesses: of a stream shorter than the first nothing is said; one whose text
-#: comes within the last twentieth of its time was held back.
-_SHORT, _HELD = 1.0, 0.95
+#: (a ruler of dashes is, and so are blanks)
+_RULER = re.escape("-=_*#~.+")
+_SIGN = re.compile(rf"([^\s{_RULER}])\1{{39,}}")
+_LOOP = re.compile(r"(.{4,80}?)\1{8,}", re.DOTALL)
+_WORDY = re.compile(rf"[^\s{_RULER}]")
+#: Seconds and events, guesses: of a stream shorter than the first nothing is said; one of so many
+#: events that all come within the second was held back, as no engine is that fast.
+_SHORT, _HELD, _EVENTS = 1.0, 0.02, 8
 
 
 def echoes(size: int) -> tuple[str, ...]:
@@ -55,7 +58,7 @@ def _sound(heard: Heard) -> Finding:
     count = 0
     for name, message in heard.messages():
         for text in (message.content, *message.reasoning.values()):
-            found = _SIGN.search(text) or _LOOP.search(text)
+            found = _SIGN.search(text) or _looped(text)
             if found is not None:
                 return broken(
                     f"{name}: {quote(found[0])}, {len(found[0])} signs of it",
@@ -66,6 +69,11 @@ def _sound(heard: Heard) -> Finding:
         count += 1
     heard.message("question")
     return kept(f"{count} answers, none of one sign or one passage again and again")
+
+
+def _looped(text: str) -> re.Match[str] | None:
+    """The first passage that comes again and again and is no ruler."""
+    return next((found for found in _LOOP.finditer(text) if _WORDY.search(found[1])), None)
 
 
 def _flows(heard: Heard) -> Finding:
@@ -79,9 +87,9 @@ def _flows(heard: Heard) -> Finding:
         )
     if answer.first is None or answer.seconds < _SHORT:
         return spared(f"the whole answer took {answer.seconds:.2f} s: too short to tell")
-    if answer.first > _HELD * answer.seconds:
+    if len(answer.events) >= _EVENTS and answer.seconds - answer.first < _HELD:
         return broken(
-            f"the first text came after {answer.first:.1f} of {answer.seconds:.1f} s",
+            f"after {answer.first:.1f} s {len(answer.events)} events came at once",
             cause="a proxy holds the stream back until it is over",
             fix="no buffering in the proxy (nginx: proxy_buffering off)",
         )

@@ -7,10 +7,19 @@ import re
 from kimideploy.conformance.answers import quote
 from kimideploy.conformance.asks import DRAWS, FEW, STOP
 from kimideploy.conformance.promise import Promise
-from kimideploy.conformance.rules.base import Finding, Heard, Rule, broken, kept, spared
+from kimideploy.conformance.rules.base import (
+    Finding,
+    Heard,
+    Rule,
+    broken,
+    kept,
+    no_tools,
+    spared,
+)
 
 #: how a server that can't see says so, whatever its status (llama-server's is 500)
 _BLIND = re.compile("image|multimodal|vision", re.IGNORECASE)
+_RED = re.compile(r"\bred\b", re.IGNORECASE)
 _DRAWN = tuple(f"draw {number}" for number in range(DRAWS))
 
 
@@ -59,15 +68,16 @@ def _weight(heard: Heard) -> Finding:
     known = dict(heard.promise.prompt_tokens)
     seen = {name: message.prompt_tokens for name, message in heard.messages()}
     for name, owed in known.items():
-        if name in seen and seen[name] != owed:
+        if seen.get(name) is not None and seen[name] != owed:
             return broken(
                 f"{name}: {seen[name]} prompt tokens, {owed} with the model's own template",
                 cause="another chat template or tokenizer than the model's",
                 fix="serve the checkpoint's own files at the pinned revision, no --chat-template",
             )
-    if any(name in seen for name in known):
-        return kept(f"{sum(name in seen for name in known)} prompts weigh what they should")
-    bare, offered = seen.get("question"), seen.get("none")
+    weighed = sum(seen.get(name) is not None for name in known)
+    if weighed:
+        return kept(f"{weighed} prompts weigh what they should")
+    bare, offered = seen.get("question"), seen.get("offered")
     if bare is None or offered is None:
         return spared("the endpoint does not count prompt tokens")
     if offered - bare < FEW:
@@ -81,8 +91,8 @@ def _weight(heard: Heard) -> Finding:
 
 def _images(heard: Heard) -> Finding:
     answer, planned = heard.answers["image"], heard.promise.images
-    message = answer.message if answer.ok else None
-    if message is not None and "red" in message.content.lower():
+    message = heard.brought("image")
+    if message is not None and _RED.search(message.content) is not None:
         return kept(f"a red picture is {quote(message.content)}")
     clear = answer.refused or (not answer.ok and _BLIND.search(answer.body) is not None)
     if clear and not planned:
@@ -137,7 +147,7 @@ def _no_context(promise: Promise) -> str | None:
 
 RULES = (
     Rule("finish reasons", _finish, ("question", "call"), quick=True),
-    Rule("prompt tokens", _weight, ("question", "none")),
+    Rule("prompt tokens", _weight, ("question", "offered"), quick=True, spare=no_tools),
     Rule("max_tokens", _cut, ("cut off",)),
     Rule("stop words", _stop, ("stop",)),
     Rule("images", _images, ("image",)),

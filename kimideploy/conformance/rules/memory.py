@@ -22,31 +22,30 @@ _FIX = "send the reasoning in the field the engine reads; `kimideploy guard` map
 
 
 def _arrives(heard: Heard) -> Finding:
-    heard.message(f"loop with {heard.field}")
+    heard.message(f"loop with {heard.own_field}")
+    strict = heard.answers["loop without"]
+    if strict.refused:
+        return kept(f"history without reasoning is refused: {strict.said}")
     bare = _prompt(heard, "loop without")
     counts = {field: _prompt(heard, f"loop with {field}") for field in FIELDS}
-    if bare is None or None in counts.values():
-        strict = heard.answers["loop without"]
-        if strict.refused:
-            return kept(f"history without reasoning is refused: {strict.said}")
+    if bare is None or counts[heard.own_field] is None:
         return spared("the endpoint does not count prompt tokens")
     more = {field: count - bare for field, count in counts.items() if count is not None}
     told = ", ".join(f"{count:+} tokens with {field}" for field, count in more.items())
-    if more[heard.field] >= _LEAST:
+    if more[heard.own_field] >= _LEAST:
         return kept(f"the prompt has {told}")
-    other = next((field for field in FIELDS if more[field] >= _LEAST), None)
+    other = next((field for field in FIELDS if more.get(field, 0) >= _LEAST), None)
     return broken(
         f"the prompt has {told}",
-        cause=f"message.{heard.field}, which carries the reasoning of answers, is dropped in the"
-        f" history" + (f"; message.{other} is read" if other else ""),
+        cause=f"message.{heard.own_field}, which carries the reasoning of answers, is dropped in"
+        " the history" + (f"; message.{other} is read" if other else ""),
         fix=_FIX,
         link=_DROPS,
     )
 
 
 def _prompt(heard: Heard, name: str) -> int | None:
-    answer = heard.answers[name]
-    message = answer.message if answer.ok else None
+    message = heard.brought(name)
     return message.prompt_tokens if message is not None else None
 
 
@@ -59,7 +58,7 @@ def _kept(heard: Heard) -> Finding:
 
 
 def _recalled(heard: Heard, form: str) -> Finding:
-    secret, field = heard.words.secret, heard.field
+    secret, field = heard.words.secret, heard.own_field
     bare = heard.answers[f"{form} without"]
     if bare.ok and secret in heard.message(f"{form} without").content:
         return broken(
@@ -89,8 +88,7 @@ def _recalled(heard: Heard, form: str) -> Finding:
 
 
 def _tells(heard: Heard, form: str, field: Field) -> bool:
-    answer = heard.answers[f"{form} with {field}"]
-    message = answer.message if answer.ok else None
+    message = heard.brought(f"{form} with {field}")
     return message is not None and heard.words.secret in message.content
 
 

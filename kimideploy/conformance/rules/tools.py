@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kimideploy.conformance.answers import Call, Message, quote
+from kimideploy.conformance.answers import Call, quote
 from kimideploy.conformance.asks import BOOKING, LOOKUP, PRODUCT, PYTHON, WEATHER
 from kimideploy.conformance.rules.base import (
     PARSERS,
     TOOL_FLAGS,
     Finding,
     Heard,
-    NoMessage,
     Rule,
     broken,
     kept,
     no_tools,
+    spared,
 )
 from kimideploy.conformance.schema import flaw
 
@@ -72,7 +72,7 @@ def _ids(heard: Heard) -> Finding:
     seen: list[str] = []
     heard.message("call")
     for name in _OFFERED:
-        message = _brought(heard, name)
+        message = heard.brought(name)
         for call in message.calls if message is not None else ():
             found = re.fullmatch(shape, call.id or "")
             if found is None or found.groupdict().get("name", call.name) != call.name:
@@ -91,13 +91,6 @@ def _ids(heard: Heard) -> Finding:
 def _no_call(heard: Heard) -> Finding:
     call = _first(heard, "call")
     return call if isinstance(call, Finding) else broken("no call came")
-
-
-def _brought(heard: Heard, name: str) -> Message | None:
-    try:
-        return heard.message(name) if name in heard.answers else None
-    except NoMessage:
-        return None
 
 
 def _arguments(heard: Heard) -> Finding:
@@ -135,6 +128,12 @@ def _streamed(heard: Heard) -> Finding:
     whole = _first(heard, "call")
     if message.flaw is not None:
         return broken(message.flaw, cause="fragments can't be put together", fix=PARSERS)
+    if message.finish != "tool_calls":
+        return broken(
+            f"a streamed call finishes with {message.finish}, not tool_calls",
+            cause="clients go by it, and never run the tool",
+            fix=PARSERS,
+        )
     if not isinstance(whole, Finding) and whole.name != call.name:
         return broken(f"{quote(whole.name)} whole, {quote(call.name)} streamed", fix=PARSERS)
     if not isinstance(call.value(), dict):
@@ -152,6 +151,8 @@ def _parallel(heard: Heard) -> Finding:
         call = _first(heard, name)
         if isinstance(call, Finding):
             return call
+        if message.flaw is not None:
+            return broken(f"{name}: {message.flaw}", fix=PARSERS)
         ids = [one.id for one in message.calls]
         cities = {str(one.value().get("city")) for one in message.calls if _is_object(one)}
         if len(ids) < 2 or len(set(ids)) < len(ids):  # noqa: PLR2004  two were asked for
@@ -161,7 +162,8 @@ def _parallel(heard: Heard) -> Finding:
                 fix=PARSERS,
             )
         if not {"Oslo", "Bergen"} <= {city.split(",")[0] for city in cities}:
-            return broken(f"{name}: the calls are for {', '.join(sorted(cities))}", fix=PARSERS)
+            told = quote(", ".join(sorted(cities)))
+            return broken(f"{name}: the calls are for {told}", fix=PARSERS)
     return kept("two calls, two ids, whole and streamed")
 
 
@@ -195,7 +197,18 @@ def _none(heard: Heard) -> Finding:
     )
 
 
+def _no_choice(heard: Heard, name: str) -> Finding | None:
+    """Spare who says clearly that it takes no such choice, as some do while the model thinks."""
+    answer = heard.answers[name]
+    if answer.refused and "tool_choice" in answer.body:
+        return spared(f"{name}: refused by name: {answer.said}")
+    return None
+
+
 def _required(heard: Heard) -> Finding:
+    none = _no_choice(heard, "required")
+    if none is not None:
+        return none
     call = _first(heard, "required")
     if isinstance(call, Finding):
         return Finding(call.outcome, call.evidence, "tool_choice required is ignored", call.fix)
@@ -203,6 +216,9 @@ def _required(heard: Heard) -> Finding:
 
 
 def _named(heard: Heard) -> Finding:
+    none = _no_choice(heard, "named")
+    if none is not None:
+        return none
     call = _first(heard, "named")
     if isinstance(call, Finding):
         return Finding(call.outcome, call.evidence, "a named tool_choice is ignored", call.fix)
