@@ -17,7 +17,17 @@ from kimideploy.resources import shipped
 
 #: the files of a wheel are given one time, so that the same program is the same bytes
 _EPOCH = (2020, 1, 1, 0, 0, 0)
-_SUFFIXES = {".py", ".yaml", ".csv", ".j2", ".typed", ".txt"}
+_SUFFIXES = {
+    ".csv",
+    ".j2",
+    ".jinja",
+    ".json",
+    ".py",
+    ".safetensors",
+    ".txt",
+    ".typed",
+    ".yaml",
+}
 _WHEEL = "Wheel-Version: 1.0\nGenerator: kimideploy\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _ENTRY = "[console_scripts]\nkimideploy = kimideploy.cli.app:main\n"
 

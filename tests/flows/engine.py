@@ -73,6 +73,8 @@ class Routes(BaseHTTPRequestHandler):
         for name, text in message.items():
             piece = {"choices": [{"delta": {name: text}, "finish_reason": None}]}
             self.wfile.write(f"data: {json.dumps(piece)}\n\n".encode())
+        last = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+        self.wfile.write(f"data: {json.dumps(last)}\n\n".encode())
         if MODE != "breaks-off":
             self.wfile.write(b"data: [DONE]\n\n")
 
