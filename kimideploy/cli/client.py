@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,11 +161,17 @@ def _write(files: Mapping[str, str], to: Path | None, *, yes: bool) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path in there:
-                path.replace(path.with_name(f"{path.name}.old"))
+                path.replace(_beside(path))
             write_whole(path, text.encode())
         except OSError as error:
             raise MachineError(f"{path} can't be written: {error.strerror}") from error
         sys.stdout.write(f"{path}\n")
+
+
+def _beside(path: Path) -> Path:
+    """A name for what was there that nothing has yet: the first one is the user's own."""
+    names = (f"{path.name}.old{f'.{n}' if n else ''}" for n in itertools.count())
+    return next(one for name in names if not (one := path.with_name(name)).exists())
 
 
 def _differs(path: Path, text: str) -> bool:

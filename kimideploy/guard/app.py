@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ from kimideploy.guard.contract import Contract, Outcome, prepared, shown
 from kimideploy.guard.counts import Counts
 from kimideploy.guard.keys import Keys
 from kimideploy.guard.limits import Limits, Rates
+from kimideploy.guard.listen import is_loopback
 from kimideploy.guard.memory import Memory
 from kimideploy.guard.paths import Kind, kind_of, paths
 from kimideploy.guard.stream import Events
@@ -27,13 +30,18 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _JSON = (b"content-type", b"application/json")
 #: seconds until the engine takes a connection, and until it says that it is healthy
 _CONNECT, _HEALTH = 5.0, 3.0
-_PATIENT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT)
 _BRIEF = aiohttp.ClientTimeout(total=_HEALTH, sock_connect=_CONNECT)
+#: seconds a request's body may take, and a client to take a piece of its answer
+_BODY, _TAKEN = 60.0, 120.0
+#: seconds for which what the engine said of its health is true, and for which an idle connection to
+#: it is kept: shorter than engines keep theirs, so that none is used that is just being closed
+_FRESH, _IDLE = 1.0, 4.0
 #: headers of the engine's answer that a client may see
 _PASSED = ("content-type", "retry-after")
 _OK, _STREAM = 200, "text/event-stream"
 #: what is counted for a client that went away
 _LEFT = 499
+_DOWN = 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,14 @@ class Guard:
         self.settings = settings
         self.memory = Memory(settings.memory)
         self.counts = Counts()
+        #: requests under way by whose key asked, and bytes of bodies that are being prepared
+        self._under_way: dict[str, int] = {}
+        self._bodies = 0
+        self._health = (0.0, 0)
+        self._asking = asyncio.Lock()
+        self._patient = aiohttp.ClientTimeout(
+            total=None, sock_connect=_CONNECT, sock_read=settings.limits.silence
+        )
         self._rates = Rates(settings.limits.per_minute)
         self._session: aiohttp.ClientSession | None = None
         # Why once: an address is taken apart at some cost.
@@ -84,8 +100,8 @@ class Guard:
         await receive()
         self._session = aiohttp.ClientSession(
             # Why no limit: how many requests are under way is limited before.
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=_PATIENT,
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE),
+            timeout=self._patient,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -97,16 +113,15 @@ class Guard:
 
     async def _serve(self, exchange: _Exchange) -> None:
         began, kind = time.monotonic(), kind_of(exchange.method, exchange.path)
-        self.counts.in_flight += 1
         try:
             exchange.owner = self._admitted(exchange, kind)
-            await self._answer(exchange, kind)
+            with self._slot(exchange.owner):
+                await self._answer(exchange, kind)
         except Refusal as refusal:
             await exchange.refuse(refusal)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             await self._broken(exchange, error)
         finally:
-            self.counts.in_flight -= 1
             self.counts.answered(kind or "none", exchange.status)
             if self.settings.log is not None:
                 took = time.monotonic() - began
@@ -116,13 +131,35 @@ class Guard:
     async def _broken(self, exchange: _Exchange, error: Exception) -> None:
         """Say that the engine failed; after the first byte only the end of the connection can."""
         if exchange.begun:
+            # uvicorn ends the connection without the last chunk, which is how a client sees it.
             raise ConnectionResetError("the engine broke off") from error
-        why = "did not answer in time" if isinstance(error, TimeoutError) else "can't be reached"
+        late = isinstance(error, asyncio.TimeoutError)
+        why = "did not answer in time" if late else "can't be reached"
         await exchange.refuse(Refusal(502, f"the engine {why}", "upstream_error"))
+
+    @contextmanager
+    def _slot(self, owner: str) -> Iterator[None]:
+        """Count a request that is under way; raises Refusal when there is no room for it."""
+        limits = self.settings.limits
+        if not owner:
+            yield
+            return
+        several = self.settings.keys is not None and len(self.settings.keys.names) > 1
+        most = limits.under_way * (limits.share if several else 1)
+        mine = self._under_way.get(owner, 0)
+        if self.counts.in_flight >= limits.under_way or mine >= max(1, most):
+            raise Refusal(503, "too many requests under way", "overloaded_error", retry_after="1")
+        self._under_way[owner] = mine + 1
+        self.counts.in_flight += 1
+        try:
+            yield
+        finally:
+            self.counts.in_flight -= 1
+            self._under_way[owner] -= 1
 
     def _admitted(self, exchange: _Exchange, kind: Kind | None) -> str:
         """Whose request it is; raises Refusal."""
-        limits, keys = self.settings.limits, self.settings.keys
+        keys = self.settings.keys
         if kind is None:
             raise Refusal(404, "not found", "not_found_error")
         if kind == "health":
@@ -131,10 +168,13 @@ class Guard:
         if keys is not None:
             given = exchange.key
             name = keys.name_of(given) if given is not None else None
+        elif not exchange.is_local:
+            # Why: a page in somebody's browser reaches their loopback, too.
+            raise Refusal(403, "without keys only this machine's own names serve", "forbidden")
         if name is None:
             raise Refusal(401, "no valid API key", "authentication_error")
-        if self.counts.in_flight > limits.under_way:
-            raise Refusal(503, "too many requests under way", "overloaded_error", retry_after="1")
+        if exchange.method == "POST" and not exchange.is_json:
+            raise Refusal(415, "a request is application/json", "invalid_request_error")
         wait = self._rates.wait(name) if kind in ("chat", "relay") else 0
         if wait > 0:
             raise Refusal(
@@ -149,44 +189,81 @@ class Guard:
                 text = self.counts.text(self.memory).encode()
                 await exchange.send(_OK, text, (b"content-type", b"text/plain; version=0.0.4"))
             case "health":
-                await self._relayed(exchange, None, None, brief=True)
+                status = await self._healthy()
+                text = b'{"status":"ok"}' if status == _OK else b'{"status":"no engine"}'
+                await exchange.send(status, text, _JSON)
             case "chat":
-                body, outcome = self._prepared(
-                    await exchange.body(self.settings.limits.body), exchange.owner
-                )
+                body, outcome = self._prepared(await self._body(exchange), exchange.owner)
                 await self._relayed(exchange, body, outcome)
             case _:
-                body = await exchange.body(self.settings.limits.body)
+                body = await self._body(exchange)
                 await self._relayed(exchange, body or None, None)
+
+    async def _body(self, exchange: _Exchange) -> bytes:
+        """The request's body; raises Refusal for one too long, too slow, or one of too many."""
+        limits = self.settings.limits
+        if self._bodies > limits.bodies:
+            raise Refusal(503, "too much is being read", "overloaded_error", retry_after="1")
+        told = min(exchange.length, limits.body)
+        self._bodies += told
+        try:
+            return await asyncio.wait_for(exchange.body(limits.body), _BODY)
+        except asyncio.TimeoutError as error:
+            raise Refusal(408, "the request did not come in time", "timeout_error") from error
+        finally:
+            self._bodies -= told
+
+    async def _healthy(self) -> int:
+        """200 while the engine is healthy, 503 else; asked once a second, whoever wants to know."""
+        async with self._asking:
+            when, status = self._health
+            now = time.monotonic()
+            if now - when > _FRESH or not status:
+                status = await self._asked_health()
+                self._health = (time.monotonic(), status)
+            return status
+
+    async def _asked_health(self) -> int:
+        if self._session is None:
+            return _DOWN
+        try:
+            async with self._session.get(
+                self._urls[b"/health"], timeout=_BRIEF, allow_redirects=False
+            ) as answer:
+                return _OK if answer.status == _OK else _DOWN
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            return _DOWN
 
     def _prepared(self, raw: bytes, owner: str) -> tuple[bytes, Outcome | None]:
         """The request for the engine, byte for byte the client's where nothing is to be done."""
         try:
-            body = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, RecursionError) as error:
+            body = _read(raw)
+        except (ValueError, RecursionError) as error:
             raise Refusal(
                 400, f"the request is no JSON: {error}", "invalid_request_error"
             ) from error
         if not isinstance(body, dict):
             raise Refusal(400, "the request is no JSON object", "invalid_request_error")
-        outcome = prepared(body, self.settings.contract, self.memory, owner)
+        try:
+            outcome = prepared(body, self.settings.contract, self.memory, owner)
+        except RecursionError as error:
+            words = "the request is nested too deeply"
+            raise Refusal(400, words, "invalid_request_error") from error
         self.counts.prepared(outcome)
         if outcome.refusal is not None:
             raise Refusal(400, outcome.refusal, "invalid_request_error")
-        return msgspec.json.encode(outcome.body) if outcome.changed else raw, outcome
+        return _written(outcome.body) if outcome.changed else raw, outcome
 
     async def _relayed(
         self,
         exchange: _Exchange,
         body: bytes | None,
         outcome: Outcome | None,
-        *,
-        brief: bool = False,
     ) -> None:
         """Pass the request on and the answer back; a client that goes away ends both."""
         watch = asyncio.ensure_future(exchange.ended_by_client(asyncio.current_task()))
         try:
-            await self._asked(exchange, body, outcome, brief=brief)
+            await self._asked(exchange, body, outcome)
         except asyncio.CancelledError:
             if not exchange.left:
                 raise
@@ -199,12 +276,15 @@ class Guard:
         exchange: _Exchange,
         body: bytes | None,
         outcome: Outcome | None,
-        *,
-        brief: bool,
     ) -> None:
         if self._session is None:
             raise Refusal(503, "the guard is not up yet", "overloaded_error")
-        headers = {"Content-Type": "application/json", "Accept": exchange.accept}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": exchange.accept,
+            # Why: what comes packed could be neither read nor passed on as it is.
+            "Accept-Encoding": "identity",
+        }
         if self.settings.key is not None:
             headers["Authorization"] = f"Bearer {self.settings.key}"
         async with self._session.request(
@@ -213,7 +293,7 @@ class Guard:
             data=body,
             headers=headers,
             allow_redirects=False,
-            timeout=_BRIEF if brief else _PATIENT,
+            timeout=self._patient,
         ) as answer:
             kept = [(name.encode(), value.encode()) for name in _PASSED
                     if (value := answer.headers.get(name)) is not None]  # fmt: skip
@@ -264,10 +344,27 @@ class Guard:
             if not isinstance(message, dict):
                 continue
             thought = message.get(contract.field)
-            if contract.missing == "repair" and isinstance(thought, str):
-                self.memory.keep(outcome.trail.place(message), thought)
+            if contract.missing == "repair":
+                said = thought if isinstance(thought, str) else ""
+                self.memory.keep(outcome.trail.place(message), said)
             changed = shown(message, contract) or changed
         return msgspec.json.encode(body) if changed else raw
+
+
+def _read(raw: bytes) -> Any:
+    """The JSON in *raw*; ValueError if it is none."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        # Why: it takes no half of a letter, which clients that cut texts send.
+        return json.loads(raw)
+
+
+def _written(body: Any) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (UnicodeEncodeError, ValueError):
+        return json.dumps(body).encode()
 
 
 def _told(outcome: Outcome) -> list[tuple[bytes, bytes]]:
@@ -280,6 +377,13 @@ def _told(outcome: Outcome) -> list[tuple[bytes, bytes]]:
     }
     said = ", ".join(f"{name}={count}" for name, count in sums.items() if count)
     return [(b"x-kimideploy-guard", said.encode())] if said else []
+
+
+def _host(name: str) -> str:
+    """The host of "host:port", whatever stands in brackets."""
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0]
 
 
 class _Exchange:
@@ -302,6 +406,26 @@ class _Exchange:
         return self._headers.get(b"accept", b"*/*").decode("latin-1")
 
     @property
+    def length(self) -> int:
+        """How many bytes the body is said to have; 0 where nothing is said."""
+        told = self._headers.get(b"content-length", b"0")
+        return int(told) if told.isdigit() else 0
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is said to be JSON; a page can't say so without asking first."""
+        kind = self._headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        return kind == b"application/json"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it was asked for under a name of this machine, and by no page of elsewhere."""
+        origin = self._headers.get(b"origin")
+        names = [self._headers.get(b"host", b"")]
+        names += [origin.partition(b"://")[2]] if origin is not None else []
+        return all(is_loopback(_host(name.decode("latin-1"))) for name in names)
+
+    @property
     def key(self) -> str | None:
         """The key that was sent, as OpenAI's or as Anthropic's clients send it."""
         kind, _, given = self._headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -312,8 +436,7 @@ class _Exchange:
 
     async def body(self, most: int) -> bytes:
         """Return the request's body; raises Refusal for one that is longer than *most* bytes."""
-        told = self._headers.get(b"content-length", b"0")
-        if told.isdigit() and int(told) > most:
+        if self.length > most:
             raise Refusal(413, f"the request is longer than {most} bytes", "request_too_large")
         parts: list[bytes] = []
         size = 0
@@ -343,8 +466,9 @@ class _Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def more(self, piece: bytes) -> None:
-        """Send a piece, at once."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        """Send a piece, at once; TimeoutError for a client that takes nothing any more."""
+        message = {"type": "http.response.body", "body": piece, "more_body": True}
+        await asyncio.wait_for(self._send(message), _TAKEN)
 
     async def end(self, piece: bytes) -> None:
         """Send the last piece."""
@@ -361,6 +485,6 @@ class _Exchange:
         error = {"message": refusal.message, "type": refusal.kind, "code": refusal.status}
         headers = [(name.replace("_", "-").encode(), value.encode())
                    for name, value in refusal.headers.items()]  # fmt: skip
-        if refusal.status == 413:  # noqa: PLR2004  the rest of the body is not read
+        if refusal.status in (408, 413):  # the rest of the body is not read
             headers.append((b"connection", b"close"))
         await self.send(refusal.status, msgspec.json.encode({"error": error}), _JSON, *headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kimideploy.conformance.promise import FIELDS, Field
@@ -29,6 +29,8 @@ class Contract:
     tool_id: str = "functions.{name}:{index}"
     sampling: tuple[tuple[str, float], ...] = ()
     thinks: bool = True
+    #: a request may switch thinking off
+    switchable: bool = False
 
 
 @dataclass(slots=True)
@@ -59,7 +61,9 @@ def prepared(body: Body, contract: Contract, memory: Memory, owner: str) -> Outc
     messages = body.get("messages")
     if not isinstance(messages, list):
         return found
-    names = _Names(contract.tool_id)
+    if contract.switchable and _switched_off(body):
+        contract = replace(contract, thinks=False)
+    names = _Names(contract.tool_id, messages)
     made: list[Any] = []
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
@@ -79,6 +83,14 @@ def prepared(body: Body, contract: Contract, memory: Memory, owner: str) -> Outc
     return found
 
 
+def _switched_off(body: Mapping[str, Any]) -> bool:
+    """Whether the request wants no thoughts, in the words of engines or of Moonshot's API."""
+    wishes, thinking = body.get("chat_template_kwargs"), body.get("thinking")
+    if isinstance(wishes, Mapping) and wishes.get("thinking") is False:
+        return True
+    return isinstance(thinking, Mapping) and thinking.get("type") == "disabled"
+
+
 def _thoughtful(
     message: Mapping[str, Any], index: int, contract: Contract, memory: Memory, found: Outcome
 ) -> Mapping[str, Any]:
@@ -94,10 +106,10 @@ def _thoughtful(
     if not contract.thinks:
         return message
     known = memory.find(found.trail.place(message)) if contract.missing == "repair" else None
-    if known is not None:
+    if known:
         found.repaired += 1
         return _carrying(message, contract.field, known)
-    if not message.get("tool_calls"):
+    if known is not None or not message.get("tool_calls"):
         return message
     found.lost += 1
     if contract.missing != "pass":
@@ -124,15 +136,27 @@ def _carrying(message: Mapping[str, Any], name: str, thought: str) -> dict[str, 
 
 
 class _Names:
-    """Renames ids that are not the model's own, the same everywhere in a conversation."""
+    """Renames ids that are not the model's own, the same everywhere in a conversation.
 
-    def __init__(self, shape: str) -> None:
+    No id is given twice: the model's own in *messages* keep their numbers.
+    """
+
+    def __init__(self, shape: str, messages: list[Any]) -> None:
         self._shape = shape
         whole = re.escape(shape).replace(re.escape("{name}"), r"(?P<name>.+)")
         self._pattern = re.compile(whole.replace(re.escape("{index}"), r"\d+"), re.DOTALL)
-        self._known: dict[str, str] = {}
+        #: the client's id → ours, in the order of the calls that have it
+        self._known: dict[str, list[str]] = {}
+        self._last: dict[str, str] = {}
         self._index = 0
         self.count = 0
+        self._taken = {
+            call["id"]
+            for message in messages
+            if isinstance(message, Mapping) and isinstance(message.get("tool_calls"), list)
+            for call in message["tool_calls"]
+            if isinstance(call, Mapping) and isinstance(call.get("id"), str) and self._own(call)
+        }
 
     def renamed(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return *message* with the ids the model was trained on; counts what it changed."""
@@ -141,9 +165,21 @@ class _Names:
             new = [self._call(call) for call in calls]
             return {**message, "tool_calls": new} if new != calls else message
         given = message.get("tool_call_id")
-        if isinstance(given, str) and self._known.get(given, given) != given:
-            return {**message, "tool_call_id": self._known[given]}
-        return message
+        waiting = self._known.get(given) if isinstance(given, str) else None
+        if waiting is None:
+            return message
+        # Why in turn: the same foreign id may stand for several calls, answered in their order.
+        own = waiting.pop(0) if waiting else self._last[str(given)]
+        self._last[str(given)] = own
+        return {**message, "tool_call_id": own} if own != given else message
+
+    def _own(self, call: Mapping[str, Any]) -> bool:
+        """Whether the call's id is one the model was trained on, for the tool it calls."""
+        function = call.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else None
+        given = call.get("id")
+        found = self._pattern.fullmatch(given) if isinstance(given, str) else None
+        return found is not None and found["name"] == name
 
     def _call(self, call: Any) -> Any:
         function = call.get("function") if isinstance(call, Mapping) else None
@@ -152,15 +188,18 @@ class _Names:
         if not isinstance(name, str):
             return call
         index, self._index = self._index, self._index + 1
-        found = self._pattern.fullmatch(given) if isinstance(given, str) else None
-        if found is not None and found["name"] == name:
-            self._known[str(given)] = str(given)
-            return call
-        own = self._shape.replace("{name}", name).replace("{index}", str(index))
+        own = str(given)
+        foreign = not self._own(call)
+        while foreign:
+            own = self._shape.replace("{name}", name).replace("{index}", str(index))
+            if own not in self._taken:
+                self._taken.add(own)
+                break
+            index += 1
         if isinstance(given, str):
-            self._known[given] = own
-        self.count += 1
-        return {**call, "id": own}
+            self._known.setdefault(given, []).append(own)
+        self.count += foreign
+        return {**call, "id": own} if foreign else call
 
 
 def shown(message: Body, contract: Contract) -> bool:

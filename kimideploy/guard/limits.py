@@ -11,12 +11,17 @@ from dataclasses import dataclass
 class Limits:
     """What a guard takes. Bytes of a request, requests under way, requests a minute for each key.
 
-    `per_minute` None is no limit.
+    `per_minute` None is no limit. `share` is the part of what is under way that one key may have,
+    and `silence` the seconds in which an engine must say something.
     """
 
-    body: int = 64 << 20
+    body: int = 16 << 20
+    #: bytes of all requests that are being read and prepared
+    bodies: int = 512 << 20
     under_way: int = 256
+    share: float = 0.75
     per_minute: int | None = None
+    silence: float = 600.0
 
 
 class Rates:

@@ -14,6 +14,8 @@ from typing import Any
 
 #: bytes an entry takes beside its text: its digest, the string's head and the table's share
 _OVERHEAD = 300
+#: signs of arguments that are read as JSON; longer ones must come back byte for byte
+_LONG = 64 << 10
 Message = Mapping[str, Any]
 
 
@@ -22,19 +24,24 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self._most = size
-        self._thoughts: OrderedDict[bytes, str] = OrderedDict()
+        self._thoughts: OrderedDict[bytes, bytes] = OrderedDict()
         self.size = 0
 
     def __len__(self) -> int:
         return len(self._thoughts)
 
     def keep(self, place: bytes, thought: str) -> None:
-        """Remember *thought* at *place*; one that alone is too large is forgotten at once."""
+        """Remember *thought* at *place*, also that there was none.
+
+        One that alone is too large is forgotten at once.
+        """
         self._drop(place)
-        cost = _cost(thought)
-        if not thought or cost > self._most:
+        # Why bytes: a text may take four for each sign, and the bound is one of memory.
+        kept = thought.encode("utf-8", "surrogatepass")
+        cost = len(kept) + _OVERHEAD
+        if cost > self._most:
             return
-        self._thoughts[place] = thought
+        self._thoughts[place] = kept
         self.size += cost
         while self.size > self._most:
             self._drop(next(iter(self._thoughts)))
@@ -44,12 +51,12 @@ class Memory:
         thought = self._thoughts.get(place)
         if thought is not None:
             self._thoughts.move_to_end(place)
-        return thought
+        return thought.decode("utf-8", "surrogatepass") if thought is not None else None
 
     def _drop(self, place: bytes) -> None:
         thought = self._thoughts.pop(place, None)
         if thought is not None:
-            self.size -= _cost(thought)
+            self.size -= len(thought) + _OVERHEAD
 
 
 class Trail:
@@ -72,7 +79,7 @@ class Trail:
         calls = message.get("tool_calls")
         said = _text(message.get("content"))
         parts = [message.get("role"), said, _calls(calls) if calls else None]
-        self._state.update(_bytes([*parts, message.get("tool_call_id")]))
+        self._state.update(_bytes(parts))
 
 
 def _calls(calls: object) -> list[Any]:
@@ -80,13 +87,14 @@ def _calls(calls: object) -> list[Any]:
     for call in calls if isinstance(calls, Sequence) else ():
         function = call.get("function") if isinstance(call, Mapping) else None
         if isinstance(call, Mapping) and isinstance(function, Mapping):
-            found.append([call.get("id"), function.get("name"), _given(function.get("arguments"))])
+            # Why no id: engines make some of their own, and what lies between makes others.
+            found.append([function.get("name"), _given(function.get("arguments"))])
     return found
 
 
 def _given(arguments: object) -> object:
     """Arguments as what they mean: a framework may write the same JSON with other blanks."""
-    if not isinstance(arguments, str):
+    if not isinstance(arguments, str) or len(arguments) > _LONG:
         return arguments
     try:
         return json.loads(arguments)
@@ -107,7 +115,3 @@ def _text(content: object) -> object:
 
 def _bytes(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, ensure_ascii=True, default=str).encode() + b"\0"
-
-
-def _cost(thought: str) -> int:
-    return len(thought.encode("utf-8", "surrogatepass")) + _OVERHEAD

@@ -20,13 +20,14 @@ _PATHS: dict[tuple[str, bytes], Kind] = {
     ("POST", b"/v1/messages/count_tokens"): "relay",
     ("GET", b"/v1/models"): "models",
     ("GET", b"/health"): "health",
+    ("HEAD", b"/health"): "health",
     ("GET", b"/metrics"): "metrics",
 }
 
 
 def paths() -> tuple[bytes, ...]:
     """Return all of them."""
-    return tuple(path for _, path in _PATHS)
+    return tuple(dict.fromkeys(path for _, path in _PATHS))
 
 
 def kind_of(method: str, raw_path: bytes) -> Kind | None:

@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
+import logging
 import socket
 from pathlib import Path
 
 import uvicorn
 
-from kimideploy.errors import BusyError, MachineError, RequestError
+from kimideploy.errors import RequestError
 from kimideploy.guard.app import Guard, Settings
+from kimideploy.guard.listen import allow_many_files
+from kimideploy.guard.protocol import Bounded
 
 #: seconds that answers under way have to end
 _GRACE = 30
-#: connections that may wait to be taken
-_BACKLOG = 2048
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens at *host*."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def listener(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; raises BusyError for a port in use, MachineError else."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise BusyError(f"port {port} is in use", hint="--port with a free one") from error
-        raise MachineError(f"{host}:{port} can't be listened on: {error.strerror}") from error
-    return sock
-
-
-def run(
-    settings: Settings, sock: socket.socket, *, certificate: Path | None, private: Path | None
-) -> None:
-    """Serve on *sock* until SIGTERM or SIGINT; answers under way may end. Raises RequestError."""
+def server(settings: Settings, *, certificate: Path | None, private: Path | None) -> uvicorn.Server:
+    """Return a server for *settings*; raises RequestError for a certificate that is none."""
+    # Why silent: strangers could fill the log, and what it would say is counted in /metrics.
+    logging.getLogger("uvicorn.error").disabled = True
     try:
         config = uvicorn.Config(
             Guard(settings),
             loop="uvloop",
-            http="httptools",
+            http=Bounded,
             ws="none",
             lifespan="on",
             access_log=False,
@@ -66,8 +40,13 @@ def run(
         config.load()
     except (OSError, ValueError) as error:
         raise RequestError(f"certificate and key can't be used: {error}") from error
-    server = uvicorn.Server(config)
+    return uvicorn.Server(config)
+
+
+def run(made: uvicorn.Server, sock: socket.socket) -> None:
+    """Serve on *sock* until SIGTERM or SIGINT; answers under way may end."""
+    allow_many_files()
     try:
-        server.run(sockets=[sock])
+        made.run(sockets=[sock])
     except KeyboardInterrupt:
         return

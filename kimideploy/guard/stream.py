@@ -29,7 +29,7 @@ class Events:
         self._maps = contract.sends != (contract.field,)
         self._marks = [f'"{contract.field}"'.encode()] if self._maps else []
         if memory is not None:
-            self._marks = [f'"{contract.field}"'.encode(), b'"tool_calls"', b'"content"']
+            self._marks = [f'"{contract.field}"'.encode(), b'"delta"']
         self._rest = b""
         self._thoughts: dict[int, list[str]] = {}
         self._texts: dict[int, list[str]] = {}
@@ -50,15 +50,18 @@ class Events:
         return b"".join(map(self._line, whole.splitlines(keepends=True)))
 
     def end(self) -> bytes:
-        """Return what is left, and remember what was thought."""
-        if self._memory is not None:
-            for index, thoughts in self._thoughts.items():
-                calls = [call for _, call in sorted(self._calls.get(index, {}).items())]
-                message = {"content": "".join(self._texts.get(index, []))}
-                made: dict[str, Any] = {**message, "tool_calls": calls} if calls else {**message}
-                self._memory.keep(self._trail.place(made), "".join(thoughts))
+        """Return what is left."""
         rest, self._rest = self._rest, b""
         return rest
+
+    def _keep(self, index: int) -> None:
+        """Remember what was thought, as soon as the answer is whole: who asked may leave then."""
+        if self._memory is None:
+            return
+        calls = [call for _, call in sorted(self._calls.get(index, {}).items())]
+        message: dict[str, Any] = {"content": "".join(self._texts.get(index, []))}
+        message |= {"tool_calls": calls} if calls else {}
+        self._memory.keep(self._trail.place(message), "".join(self._thoughts.get(index, [])))
 
     def _line(self, line: bytes) -> bytes:
         if not line.startswith(_DATA) or not any(mark in line for mark in self._marks):
@@ -75,6 +78,9 @@ class Events:
                 continue
             if self._memory is not None:
                 self._remember(choice.get("index"), delta)
+                if choice.get("finish_reason") is not None:
+                    number = choice.get("index")
+                    self._keep(number if isinstance(number, int) else 0)
             changed = (self._maps and shown(delta, self._contract)) or changed
         if not changed:
             return line

@@ -36,6 +36,8 @@ class Server(ThreadingHTTPServer):
     """Serves one Mind. Bound when it is made; answers once `open` and, for good, `ready`."""
 
     daemon_threads = True
+    #: connections that may wait to be taken, as many as uvicorn lets wait
+    request_queue_size = 2048
     # Why: a port in use must be refused, as the engines refuse it.
     allow_reuse_port = False
 

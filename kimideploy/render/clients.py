@@ -32,7 +32,7 @@ def configured(client: Client, aim: Aim, model: Model) -> dict[str, str]:
     """
     if not (aim.key.isascii() and aim.key.isidentifier()):
         raise RequestError(f"{aim.key!r} is no name of a variable", hint="--key-env KIMI_API_KEY")
-    if any(not " " <= sign <= "~" for sign in aim.model + aim.url):
+    if any(not " " <= sign <= "~" or sign in "{}" for sign in aim.model + aim.url):
         raise RequestError("model and URL must be plain text")
     words = {
         "url": aim.url,
@@ -50,7 +50,8 @@ def configured(client: Client, aim: Aim, model: Model) -> dict[str, str]:
     }
     numbers = {
         "context": aim.context,
-        "max_tokens": max(_TOKENS, model.max_tokens_default or 0),
+        # Why half: a request over the context is refused, and the prompt needs room, too.
+        "max_tokens": min(max(_TOKENS, model.max_tokens_default or 0), aim.context // 2),
         "temperature": model.sampling.temperature,
         "top_p": model.sampling.top_p if model.sampling.top_p is not None else 1.0,
     }

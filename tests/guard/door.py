@@ -73,6 +73,17 @@ class Door:
             return connection.recv(65536)
 
 
+def raw_request(line: bytes, body: bytes) -> bytes:
+    """Return a request with this method and path, byte for byte."""
+    head = b"%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" % line
+    return head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def chat_request(body: bytes) -> bytes:
+    """Return a chat request as bytes."""
+    return raw_request(b"POST /v1/chat/completions", body)
+
+
 @contextmanager
 def door(upstream: str, *words: str) -> Iterator[Door]:
     """Run `kimideploy guard run` until the end, from when it has said its address."""

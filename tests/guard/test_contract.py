@@ -233,6 +233,7 @@ STREAM = b"".join(
         _event(tool_calls=[{"index": 0, **_call(arguments="")}]),
         _event(tool_calls=[{"index": 0, "function": {"arguments": '{"a":'}}]),
         _event(tool_calls=[{"index": 0, "function": {"arguments": "1}"}}]),
+        b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}\n\n',
         b"data: {broken\n\n",
         b"data: [DONE]\n\n",
     ]

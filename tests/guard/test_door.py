@@ -6,8 +6,9 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kimideploy.conformance.send import Endpoint
 from kimideploy.guard import keys
 from tests.conformance.endpoint import PROMISE, broken, raw
 from tests.contract.servers import FLAGS, free_port, stand_in
-from tests.guard.door import CHAT, Door, door, run
+from tests.guard.door import CHAT, Door, chat_request, door, raw_request, run
 
 ARGV = ("vllm", "serve", "moonshotai/Kimi-K2.7-Code", *FLAGS)
 QUESTION = {"messages": [{"role": "user", "content": "What is 17 times 23?"}]}
@@ -70,9 +71,8 @@ def test_what_is_not_of_the_api_is_not_there(open_door: Door, path: str) -> None
 def test_tricks_with_paths_lead_nowhere(open_door: Door, path: bytes) -> None:
     """Whatever a path is spelt like, it is another path, or no request at all."""
     body = json.dumps(QUESTION).encode()
-    head = b"Host: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     for method in (b"GET", b"POST"):
-        answer = open_door.raw(b"%s %s HTTP/1.1\r\n%s%s" % (method, path, head, body))
+        answer = open_door.raw(raw_request(b"%s %s" % (method, path), body))
         assert answer.split(b" ")[1] in (b"404", b"400")
 
 
@@ -167,9 +167,10 @@ def test_a_request_that_is_too_large_is_not_read(locked: tuple[Door, str]) -> No
     """By what it says, and by what it sends."""
     found, key = locked
     assert 413 == found.ask(CHAT, b" " * ((1 << 20) + 1), method="POST", key=key).status
-    head = b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" % (
-        CHAT.encode(), key.encode(),
-    )  # fmt: skip
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        "Content-Type: application/json\r\n"
+    ).encode()
     piece = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
     answer = found.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + piece * 2)
     assert b"413" == answer.split(b" ")[1]
@@ -198,7 +199,7 @@ def test_without_an_engine_it_says_so() -> None:
             assert (502, "the engine can't be reached") == (
                 reply.status, reply.json()["error"]["message"],
             )  # fmt: skip
-        assert 502 == found.ask("/health").status
+        assert 503 == found.ask("/health").status
 
 
 def test_a_stream_that_breaks_off_is_not_ended() -> None:
@@ -214,10 +215,7 @@ def test_a_stream_that_breaks_off_is_not_ended() -> None:
     with raw(answer) as url, door(url, "--reads", "reasoning") as found:
         request = json.dumps({**QUESTION, "stream": True}).encode()
         with socket.create_connection(("127.0.0.1", found.port), timeout=30) as connection:
-            connection.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
-                % (len(request), request)
-            )
+            connection.sendall(chat_request(request))
             came = b""
             while piece := connection.recv(65536):
                 came += piece
@@ -243,10 +241,7 @@ def test_events_are_not_held_back() -> None:
     with raw(answer) as url, door(url, "--reads", "reasoning", "--missing", "repair") as found:
         request = json.dumps({**QUESTION, "stream": True}).encode()
         with socket.create_connection(("127.0.0.1", found.port), timeout=30) as connection:
-            connection.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
-                % (len(request), request)
-            )
+            connection.sendall(chat_request(request))
             came = b""
             while b'"reasoning_content"' not in came:
                 came += connection.recv(65536)
@@ -271,10 +266,7 @@ def test_who_goes_away_stops_the_engine() -> None:
     with raw(answer) as url, door(url, "--reads", "reasoning") as found:
         request = json.dumps(QUESTION).encode()
         connection = socket.create_connection(("127.0.0.1", found.port), timeout=30)
-        connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
-            % (len(request), request)
-        )
+        connection.sendall(chat_request(request))
         time.sleep(0.5)  # until the request has gone through: nothing tells us from outside
         connection.close()
         assert ended.wait(20)
@@ -337,3 +329,140 @@ def test_a_wide_listener_wants_keys(tmp_path: Path) -> None:
         code, out, err = run("run", url, "--reads", "reasoning", *words)
         assert (2, "") == (code, out)
         assert said in err
+
+
+# --- before anybody has shown a key ------------------------------------------------------
+
+
+def test_a_head_has_an_end(open_door: Door) -> None:
+    """Headers without end are cut off, and others are served meanwhile."""
+    with socket.create_connection(("127.0.0.1", open_door.port), timeout=30) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        said = b""
+        with suppress(OSError):
+            for _ in range(4000):
+                connection.sendall(b"a: b\r\n" * 200)
+            said = connection.recv(100)
+    assert said == b"" or b" 431 " in said
+    assert 200 == open_door.ask("/health").status
+
+
+def test_a_page_of_elsewhere_reaches_nothing(open_door: Door) -> None:
+    """Without keys neither another host's name, nor its page, nor a body of another type serves."""
+    body = json.dumps(QUESTION).encode()
+    for headers, status in (
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Host": "[::1]:80"}, 200),
+    ):
+        assert status == open_door.ask(CHAT, body, method="POST", headers=headers).status, headers
+
+
+def test_health_takes_nobodys_place(engine: str) -> None:
+    """It is asked once a second, whoever wants to know, and counts as no request under way."""
+    with door(engine, "--max-under-way", "1") as found:
+        with ThreadPoolExecutor(16) as pool:
+            seen = list(pool.map(lambda _: found.ask("/health").status, range(64)))
+        assert {200} == set(seen)
+        assert 200 == found.ask(CHAT, QUESTION).status
+
+
+def test_a_body_that_never_comes_holds_one_place_at_most(engine: str, tmp_path: Path) -> None:
+    """Of several keys none may have all places, so that the others are served."""
+    path = tmp_path / "guard.keys"
+    one, other = keys.add(path, "one"), keys.add(path, "other")
+    with door(engine, "--keys", str(path), "--max-under-way", "4") as found:
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {one}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 10\r\n\r\n"
+        ).encode()
+        waiting = [socket.create_connection(("127.0.0.1", found.port)) for _ in range(6)]
+        for connection in waiting:
+            connection.sendall(head)
+        until(lambda: found.ask(CHAT, QUESTION, key=one).status == 503)
+
+        assert 200 == found.ask(CHAT, QUESTION, key=other).status
+        for connection in waiting:
+            connection.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Return when *holds* does; the sleep is between two looks at another process."""
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never held")
+
+
+def test_what_comes_packed_is_asked_for_unpacked() -> None:
+    """The engine is told to pack nothing, whatever the client takes."""
+    seen: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with listening(seen, answer) as url, door(url, "--reads", "reasoning") as found:
+        found.ask(CHAT, QUESTION, headers={"Accept-Encoding": "gzip"})
+
+    assert b"accept-encoding: identity" in seen[0].lower()
+
+
+@contextmanager
+def listening(seen: list[bytes], answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that keeps the heads that came."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def work() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        seen.append(connection.recv(65536))
+                        answer(connection)
+
+        threading.Thread(target=work, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_client_may_leave_at_the_end_of_an_answer() -> None:
+    """The thought is remembered before the last word is sent, and is there for the next turn."""
+    call = {"index": 0, "id": "call_7", "type": "function",
+            "function": {"name": "t", "arguments": "{}"}}  # fmt: skip
+    deltas: list[dict[str, object]] = [{"reasoning": "why"}, {"tool_calls": [call]}]
+    events = [json.dumps({"choices": [{"index": 0, "delta": one}]}) for one in deltas]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    text = "".join(f"data: {one}\n\n" for one in [*events, json.dumps(end), "[DONE]"]).encode()
+    seen: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        if b'"role":"tool"' in seen[-1].replace(b" ", b""):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            return
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(text), text)
+        )
+        with suppress(OSError):
+            connection.recv(1)
+
+    with (
+        listening(seen, answer) as url,
+        door(url, "--reads", "reasoning", "--missing", "repair") as found,
+    ):
+        with socket.create_connection(("127.0.0.1", found.port), timeout=30) as connection:
+            connection.sendall(chat_request(json.dumps({**QUESTION, "stream": True}).encode()))
+            came = b""
+            while b"[DONE]" not in came:
+                came += connection.recv(65536)
+        lost = {"role": "assistant", "content": None, "tool_calls": [call]}
+        result = {"role": "tool", "tool_call_id": "call_7", "content": "1"}
+        reply = found.ask(CHAT, {"messages": [*QUESTION["messages"], lost, result]})
+
+    assert 200 == reply.status
+    assert "repaired=1, renamed=1" == reply.headers["x-kimideploy-guard"]
+    assert b'"reasoning":"why"' in seen[-1]
+    assert b'"functions.t:0"' in seen[-1]

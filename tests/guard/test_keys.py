@@ -62,9 +62,10 @@ def _unit(**more: object) -> str:
     usual: dict[str, object] = {
         "program": "/opt/kimideploy/bin/kimideploy",
         "upstream": "http://127.0.0.1:8000",
+        "python": ("/opt/kimideploy/python", "/usr"),
         "words": ["--host", "127.0.0.1", "--port", "8080"],
         "port": 8080,
-        "keys": "/etc/kimideploy/guard.keys",
+        "files": {"--keys": "/etc/kimideploy/guard.keys"},
         "loopback": True,
     }
     return guard_unit(**(usual | more))  # type: ignore[arg-type]
@@ -93,8 +94,8 @@ def test_the_unit_hands_the_keys_over() -> None:
     """As a credential: the words name systemd's folder, and no key is in them."""
     text = _unit()
 
-    assert "LoadCredential=guard.keys:/etc/kimideploy/guard.keys" in text
-    assert '--keys "%d/guard.keys"' in text
+    assert "LoadCredential=keys:/etc/kimideploy/guard.keys" in text
+    assert '--keys "%d/keys"' in text
     assert "IPAddressDeny=any" in text
     assert "IPAddressDeny" not in _unit(loopback=False)
     assert "CAP_NET_BIND_SERVICE" in _unit(port=443)
@@ -104,9 +105,10 @@ def test_the_unit_hands_the_keys_over() -> None:
     ("more", "said"),
     [
         ({"program": "/root/.local/bin/kimideploy"}, "in a home that the unit can't see"),
-        ({"keys": "/tmp/guard.keys"}, "hidden from the unit"),
-        ({"keys": "guard.keys"}, "is relative"),
-        ({"keys": "/etc/100%/guard.keys"}, "a sign that a unit reads as its own"),
+        ({"python": ("/root/.pyenv/bin/python3", "/usr")}, "in a home that the unit can't see"),
+        ({"files": {"--keys": "/tmp/guard.keys"}}, "hidden from the unit"),
+        ({"files": {"--keys": "guard.keys"}}, "is relative"),
+        ({"files": {"--keys": "/etc/100%/guard.keys"}}, "a sign that a unit reads as its own"),
     ],
 )
 def test_what_a_unit_would_not_find_is_refused(more: dict[str, object], said: str) -> None:
@@ -127,4 +129,4 @@ def test_the_unit_command_prints_one(tmp_path: Path) -> None:
         # Why: where the tests themselves run from a home or /tmp, a unit can't see it.
         assert "in a home that the unit can't see" in err
     assert 2 == refused
-    assert "--keys FILE is needed" in why
+    assert "nobody would be asked for a key" in why
