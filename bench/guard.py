@@ -90,7 +90,7 @@ class Load:
         messages = [{"role": "user", "content": text}]
         body = json.dumps({"model": self._model, "messages": messages}).encode()
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Authorization: Bearer {self._key}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
