@@ -16,6 +16,7 @@ from kimideploy.conformance.client import Client
 from kimideploy.conformance.promise import Promise, owed
 from kimideploy.conformance.run import Patient, discover, run
 from kimideploy.conformance.send import Endpoint
+from kimideploy.conformance.vendor_files import results
 from kimideploy.conformance.verdict import Verdict
 from kimideploy.errors import MachineError, RequestError
 
@@ -160,7 +161,7 @@ def _vendor(sender: Endpoint, url: str, promise: Promise, wanted: Wanted) -> Ver
     if path is None:
         raise RequestError("suite vendor needs requests", hint="--suite vendor samples.jsonl")
     kept = wanted.results or path.with_name(f"{path.stem}.{_file(url)}.results.jsonl")
-    expected = vendor.results(wanted.expected) if wanted.expected is not None else None
+    expected = results(wanted.expected) if wanted.expected is not None else None
     if wanted.expected is not None and not expected:
         raise RequestError(f"{wanted.expected} holds no results")
     found = vendor.run(

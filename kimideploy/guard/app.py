@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,31 +16,24 @@ from yarl import URL
 
 from kimideploy.guard.contract import Contract, Outcome, prepared, shown
 from kimideploy.guard.counts import Counts
+from kimideploy.guard.exchange import JSON, LEFT, Exchange, Receive, Refusal, Scope, Send
 from kimideploy.guard.keys import Keys
 from kimideploy.guard.limits import Limits, Rates
-from kimideploy.guard.listen import is_loopback
 from kimideploy.guard.memory import Memory
 from kimideploy.guard.paths import Kind, kind_of, paths
 from kimideploy.guard.stream import Events
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-_JSON = (b"content-type", b"application/json")
 #: seconds until the engine takes a connection, and until it says that it is healthy
 _CONNECT, _HEALTH = 5.0, 3.0
 _BRIEF = aiohttp.ClientTimeout(total=_HEALTH, sock_connect=_CONNECT)
-#: seconds a request's body may take, and a client to take a piece of its answer
-_BODY, _TAKEN = 60.0, 120.0
+#: seconds a request's body may take
+_BODY = 60.0
 #: seconds for which what the engine said of its health is true, and for which an idle connection to
 #: it is kept: shorter than engines keep theirs, so that none is used that is just being closed
 _FRESH, _IDLE = 1.0, 4.0
 #: headers of the engine's answer that a client may see
 _PASSED = ("content-type", "retry-after")
 _OK, _STREAM = 200, "text/event-stream"
-#: what is counted for a client that went away
-_LEFT = 499
 _DOWN = 503
 
 
@@ -56,14 +49,6 @@ class Settings:
     memory: int = 64 << 20
     #: told of each answer: method, path, status, seconds, whose key
     log: Callable[[str, str, int, float, str], None] | None = None
-
-
-class Refusal(Exception):  # noqa: N818
-    """An answer of the guard itself."""
-
-    def __init__(self, status: int, message: str, kind: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status, self.message, self.kind, self.headers = status, message, kind, headers
 
 
 class Guard:
@@ -92,7 +77,7 @@ class Guard:
             case "lifespan":
                 await self._live(receive, send)
             case "http":
-                await self._serve(_Exchange(scope, receive, send))
+                await self._serve(Exchange(scope, receive, send))
             case _:
                 return
 
@@ -111,7 +96,7 @@ class Guard:
         await self._session.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _serve(self, exchange: _Exchange) -> None:
+    async def _serve(self, exchange: Exchange) -> None:
         began, kind = time.monotonic(), kind_of(exchange.method, exchange.path)
         try:
             exchange.owner = self._admitted(exchange, kind)
@@ -128,7 +113,7 @@ class Guard:
                 path = exchange.path.decode("ascii", "replace")
                 self.settings.log(exchange.method, path, exchange.status, took, exchange.owner)
 
-    async def _broken(self, exchange: _Exchange, error: Exception) -> None:
+    async def _broken(self, exchange: Exchange, error: Exception) -> None:
         """Say that the engine failed; after the first byte only the end of the connection can."""
         if exchange.begun:
             # uvicorn ends the connection without the last chunk, which is how a client sees it.
@@ -157,7 +142,7 @@ class Guard:
             self.counts.in_flight -= 1
             self._under_way[owner] -= 1
 
-    def _admitted(self, exchange: _Exchange, kind: Kind | None) -> str:
+    def _admitted(self, exchange: Exchange, kind: Kind | None) -> str:
         """Whose request it is; raises Refusal."""
         keys = self.settings.keys
         if kind is None:
@@ -183,7 +168,7 @@ class Guard:
             )  # fmt: skip
         return name
 
-    async def _answer(self, exchange: _Exchange, kind: Kind | None) -> None:
+    async def _answer(self, exchange: Exchange, kind: Kind | None) -> None:
         match kind:
             case "metrics":
                 text = self.counts.text(self.memory).encode()
@@ -191,7 +176,7 @@ class Guard:
             case "health":
                 status = await self._healthy()
                 text = b'{"status":"ok"}' if status == _OK else b'{"status":"no engine"}'
-                await exchange.send(status, text, _JSON)
+                await exchange.send(status, text, JSON)
             case "chat":
                 body, outcome = self._prepared(await self._body(exchange), exchange.owner)
                 await self._relayed(exchange, body, outcome)
@@ -199,7 +184,7 @@ class Guard:
                 body = await self._body(exchange)
                 await self._relayed(exchange, body or None, None)
 
-    async def _body(self, exchange: _Exchange) -> bytes:
+    async def _body(self, exchange: Exchange) -> bytes:
         """The request's body; raises Refusal for one too long, too slow, or one of too many."""
         limits = self.settings.limits
         if self._bodies > limits.bodies:
@@ -256,7 +241,7 @@ class Guard:
 
     async def _relayed(
         self,
-        exchange: _Exchange,
+        exchange: Exchange,
         body: bytes | None,
         outcome: Outcome | None,
     ) -> None:
@@ -267,13 +252,13 @@ class Guard:
         except asyncio.CancelledError:
             if not exchange.left:
                 raise
-            exchange.status = _LEFT
+            exchange.status = LEFT
         finally:
             watch.cancel()
 
     async def _asked(
         self,
-        exchange: _Exchange,
+        exchange: Exchange,
         body: bytes | None,
         outcome: Outcome | None,
     ) -> None:
@@ -309,7 +294,7 @@ class Guard:
 
     async def _stream(
         self,
-        exchange: _Exchange,
+        exchange: Exchange,
         answer: aiohttp.ClientResponse,
         headers: list[tuple[bytes, bytes]],
         outcome: Outcome | None,
@@ -377,114 +362,3 @@ def _told(outcome: Outcome) -> list[tuple[bytes, bytes]]:
     }
     said = ", ".join(f"{name}={count}" for name, count in sums.items() if count)
     return [(b"x-kimideploy-guard", said.encode())] if said else []
-
-
-def _host(name: str) -> str:
-    """The host of "host:port", whatever stands in brackets."""
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0]
-
-
-class _Exchange:
-    """One request and its answer."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.method: str = scope["method"]
-        self.path: bytes = scope["raw_path"]
-        self.status = 0
-        self.begun = False
-        #: the client went away
-        self.left = False
-        self.owner = ""
-
-    @property
-    def accept(self) -> str:
-        """What the client wants to have."""
-        return self._headers.get(b"accept", b"*/*").decode("latin-1")
-
-    @property
-    def length(self) -> int:
-        """How many bytes the body is said to have; 0 where nothing is said."""
-        told = self._headers.get(b"content-length", b"0")
-        return int(told) if told.isdigit() else 0
-
-    @property
-    def is_json(self) -> bool:
-        """Whether the body is said to be JSON; a page can't say so without asking first."""
-        kind = self._headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-        return kind == b"application/json"
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it was asked for under a name of this machine, and by no page of elsewhere."""
-        origin = self._headers.get(b"origin")
-        names = [self._headers.get(b"host", b"")]
-        names += [origin.partition(b"://")[2]] if origin is not None else []
-        return all(is_loopback(_host(name.decode("latin-1"))) for name in names)
-
-    @property
-    def key(self) -> str | None:
-        """The key that was sent, as OpenAI's or as Anthropic's clients send it."""
-        kind, _, given = self._headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if kind.lower() == "bearer" and given:
-            return given.strip()
-        other = self._headers.get(b"x-api-key")
-        return other.decode("latin-1") if other is not None else None
-
-    async def body(self, most: int) -> bytes:
-        """Return the request's body; raises Refusal for one that is longer than *most* bytes."""
-        if self.length > most:
-            raise Refusal(413, f"the request is longer than {most} bytes", "request_too_large")
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Refusal(_LEFT, "the client went away", "client_gone")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > most:
-                raise Refusal(413, f"the request is longer than {most} bytes", "request_too_large")
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-
-    async def ended_by_client(self, work: asyncio.Task[Any] | None) -> None:
-        """Cancel *work* when the client goes away."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
-        if work is not None:
-            work.cancel()
-
-    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head of an answer."""
-        self.status, self.begun = status, True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def more(self, piece: bytes) -> None:
-        """Send a piece, at once; TimeoutError for a client that takes nothing any more."""
-        message = {"type": "http.response.body", "body": piece, "more_body": True}
-        await asyncio.wait_for(self._send(message), _TAKEN)
-
-    async def end(self, piece: bytes) -> None:
-        """Send the last piece."""
-        await self._send({"type": "http.response.body", "body": piece})
-
-    async def send(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-        """Send a whole answer."""
-        length = (b"content-length", str(len(body)).encode())
-        await self.begin(status, [*headers, length])
-        await self.end(body)
-
-    async def refuse(self, refusal: Refusal) -> None:
-        """Send an answer of the guard itself, in OpenAI's form."""
-        error = {"message": refusal.message, "type": refusal.kind, "code": refusal.status}
-        headers = [(name.replace("_", "-").encode(), value.encode())
-                   for name, value in refusal.headers.items()]  # fmt: skip
-        if refusal.status in (408, 413):  # the rest of the body is not read
-            headers.append((b"connection", b"close"))
-        await self.send(refusal.status, msgspec.json.encode({"error": error}), _JSON, *headers)
