@@ -86,7 +86,7 @@ def _flows(heard: Heard) -> Finding:
             fix="no buffering in the proxy (nginx: proxy_buffering off)",
         )
     if answer.first is None or answer.seconds < _SHORT:
-        return spared(f"the whole answer took {answer.seconds:.2f} s: too short to tell")
+        return spared(f"all of it came within {_SHORT:.0f} s: too short to tell")
     if len(answer.events) >= _EVENTS and answer.seconds - answer.first < _HELD:
         return broken(
             f"after {answer.first:.1f} s {len(answer.events)} events came at once",
