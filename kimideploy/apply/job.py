@@ -24,10 +24,9 @@ from kimideploy.rehearsal import nano
 QUIET = 30 * 60.0
 #: the same for a stand-in and for the nano Kimi on a CPU
 _QUIET_REHEARSED: dict[Rehearsal, float] = {"stand-in": 120.0, "vllm": 600.0}
-#: Bytes per second and tokens, guesses: an engine that fetches from the hub may be silent while it
-#: does, on a line no slower than this; what clients are told where the model's profile has nothing.
+#: Bytes per second, a guess: an engine that fetches from the hub may be silent while it does, on a
+#: line no slower than this.
 _SLOW_LINE = 50_000_000
-_TOKENS = 32_768
 #: seconds the stand-in takes to load, so that a rehearsal shows its stages and is over soon
 _REHEARSED_LOAD = 3
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -80,7 +79,7 @@ class Job:
     @property
     def max_tokens(self) -> int:
         """What a client should ask for."""
-        return self.site.model.max_tokens_default or _TOKENS
+        return self.site.model.answer_tokens
 
 
 def job(

@@ -21,6 +21,7 @@ import msgspec
 import platformdirs
 
 from kimideploy.catalog.check import Fault, own_faults, shared_faults
+from kimideploy.catalog.clients import ClientsFile
 from kimideploy.catalog.fitted import OverheadFile, SpeedFile
 from kimideploy.catalog.measurements import read_measurements
 from kimideploy.catalog.prices import PriceFile
@@ -28,7 +29,6 @@ from kimideploy.catalog.types import (
     AdviceFacts,
     Architecture,
     Catalog,
-    Client,
     Engine,
     EngineId,
     Format,
@@ -79,13 +79,6 @@ class NoticeFile(Profile, frozen=True, kw_only=True):
     """`notices.yaml`."""
 
     notices: tuple[NoticeRule, ...]
-
-
-class ClientsFile(Profile, frozen=True, kw_only=True):
-    """`clients.yaml`."""
-
-    sources: dict[str, Source]
-    clients: tuple[Client, ...]
 
 
 #: the shape of each file, by its place in the folder

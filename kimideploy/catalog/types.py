@@ -14,6 +14,7 @@ from msgspec import Meta
 from kimideploy.quantities import Bytes
 
 if TYPE_CHECKING:
+    from kimideploy.catalog.clients import Client
     from kimideploy.catalog.fitted import OverheadFile, SpeedFile
     from kimideploy.catalog.measurements import Measurement
     from kimideploy.catalog.prices import PriceFile
@@ -160,6 +161,11 @@ class EngineFloor(Profile, frozen=True, kw_only=True):
     note: str | None = None
 
 
+#: tokens, a guess where a model's profile says nothing: thinking comes first, and SGLang's cookbook
+#: asks for as many (https://docs.sglang.io cookbook, Kimi-K2.7-Code)
+_ANSWER = 32_768
+
+
 class Model(Profile, frozen=True, kw_only=True):
     """An architecture plus its serving semantics."""
 
@@ -186,6 +192,11 @@ class Model(Profile, frozen=True, kw_only=True):
     engines: dict[EngineId, EngineFloor] = {}
     checkpoints: tuple[Checkpoint, ...]
     drafts: tuple[Draft, ...] = ()
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of an answer that a client should allow."""
+        return int(self.max_tokens_default or _ANSWER)
 
 
 # --- GPUs --------------------------------------------------------------------------------
@@ -478,26 +489,6 @@ class AdviceFacts(Profile, frozen=True, kw_only=True):
     rules_of_thumb: RulesOfThumb
     benchmarks: tuple[Benchmark, ...]
     hardware: tuple[str, ...]
-
-
-class ConfigFile(Profile, frozen=True, kw_only=True):
-    """A file of a client: where it lies, and the template that gives its shape."""
-
-    path: str
-    template: str
-
-
-class Client(Profile, frozen=True, kw_only=True):
-    """What is pointed at an endpoint. `reasoning` is what it does with that of earlier turns."""
-
-    id: str
-    name: str
-    files: tuple[ConfigFile, ...]
-    reasoning: Literal["kept", "dropped", "unknown"]
-    source: str
-    guess: bool = False
-    note: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 class Catalog(msgspec.Struct, frozen=True):

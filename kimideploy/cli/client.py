@@ -14,7 +14,7 @@ from kimideploy.cli.completion import clients, models
 from kimideploy.cli.options import JsonOpt, ProfilesOpt
 
 if TYPE_CHECKING:
-    from kimideploy.catalog.types import Client
+    from kimideploy.catalog.clients import Client
 
 EXAMPLES = [
     "kimideploy client",

@@ -53,9 +53,7 @@ def verified(
     client = Client(url, key=key)
     if key is not None and not client.place.secure and client.place.host not in _LOOPBACK:
         sys.stderr.write(f"note: the key goes to {client.url} without TLS\n")
-    sender = Endpoint(
-        client, key=key, watch=lambda *_: None, longest=wanted.timeout, whole=wanted.deadline
-    )
+    sender = Endpoint(client, watch=lambda *_: None, longest=wanted.timeout, whole=wanted.deadline)
     answer, names, _ = discover(sender, wanted.model)
     if answer.error is not None:
         raise MachineError(

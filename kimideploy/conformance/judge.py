@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from kimideploy.conformance.answers import Answer, line
 from kimideploy.conformance.asks import Ask
-from kimideploy.conformance.promise import Promise, Words
+from kimideploy.conformance.promise import Promise
 from kimideploy.conformance.rules.base import Heard, Rule
 from kimideploy.conformance.verdict import Check, Seen, Speed
 
@@ -78,8 +78,3 @@ def share(values: Sequence[float], part: float) -> float:
     """Return the value that *part* of *values* do not exceed, by the nearest rank."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -(-int(part * 1000) * len(ordered) // 1000) - 1))]
-
-
-def heard(promise: Promise, words: Words, answers: Mapping[str, Answer]) -> Heard:
-    """Return what came back, as rules take it."""
-    return Heard(promise, words, answers)

@@ -18,7 +18,6 @@ from kimideploy.conformance.rules.base import Heard
 from kimideploy.conformance.send import Endpoint, Sender, Watch, collect
 from kimideploy.conformance.verdict import Verdict
 
-SUITES = ("quick", "full")
 #: connections that fail one after the other before nothing more is asked
 _GIVEN_UP = 3
 #: tokens of the longest context that is believed
@@ -30,7 +29,7 @@ Tell = Callable[[int, int, str], None]
 
 def prove(client: Client, promise: Promise, watch: Watch) -> Verdict:
     """Return what the endpoint proves by the quick suite, with code words drawn anew."""
-    sender = Endpoint(client, key=client.key, watch=watch)
+    sender = Endpoint(client, watch=watch)
     promise = replace(promise, has_key=client.key is not None)
     return run(sender, promise, url=client.url, suite="quick", seed=secrets.randbelow(1 << 31))
 

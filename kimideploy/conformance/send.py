@@ -38,17 +38,16 @@ class Endpoint:
         self,
         client: Client,
         *,
-        key: str | None,
         watch: Watch,
         longest: float = WHOLE,
         whole: float | None = None,
     ) -> None:
         self._clients = {
-            "own": client.keyed(key),
+            "own": client,
             "none": client.keyed(None),
             "wrong": client.keyed("wrong-" + "0" * 26),
         }
-        self._own = self._clients["own"]
+        self._own = client
         self._watch = watch
         self._most = longest
         self._ends = time.monotonic() + whole if whole is not None else None

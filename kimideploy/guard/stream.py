@@ -1,6 +1,7 @@
 """A streamed answer on its way: each event goes on as soon as it is whole, most of them untouched.
 
-Only events with reasoning or a call in them are read; what was thought is remembered at the end.
+Only events that have to be changed or remembered are read; what was thought is remembered as soon
+as the answer is whole.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _DATA = b"data:"
 class Events:
     """Takes the pieces of a stream and gives back what is to be sent on.
 
-    `trail` and `memory` None: nothing is remembered.
+    `memory` None: nothing is remembered.
     """
 
     def __init__(self, contract: Contract, memory: Memory | None, trail: Trail) -> None:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import json
 import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kimideploy.files import write_whole
 from kimideploy.rehearsal import nano
+from kimideploy.rehearsal.gguf_format import entry, whole
 
-_ALIGNMENT = 32
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # kinds of token
 _SIGMOID = 2  # the gating function
 _MOSTLY_BF16 = 32  # the file type
 _F32, _BF16 = 0, 30  # types of a tensor
-_CODES = {"u32": 4, "i32": 5, "f32": 6, "bool": 7, "string": 8, "array": 9}
-_Kind = Literal["u32", "i32", "f32", "bool", "string"]
 
 #: our names of a layer's tensors → llama.cpp's; `{e}` gathers all experts in one
 _ATTENTION = {
@@ -69,7 +67,7 @@ def write_gguf(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     config = nano.document("config.json")
     weights = dict(_named(_read(nano.weights()), config))
-    write_whole(path, _file(weights, _metadata(config)))
+    write_whole(path, whole(weights, _metadata(config)))
 
 
 def _read(data: bytes) -> dict[str, Tensor]:
@@ -176,22 +174,22 @@ def _metadata(config: Mapping[str, Any]) -> list[bytes]:
     words, kinds = _vocabulary(tokenizer, config["vocab_size"])
     merges = [m if isinstance(m, str) else " ".join(m) for m in tokenizer["model"]["merges"]]
     return [
-        _entry("general.architecture", "string", "deepseek2"),
-        _entry("general.name", "string", "nano Kimi"),
-        _entry("general.file_type", "u32", _MOSTLY_BF16),
-        *(_entry(f"deepseek2.{key}", "u32", value) for key, value in numbers.items()),
-        *(_entry(f"deepseek2.{key}", "f32", value) for key, value in measures.items()),
-        _entry("deepseek2.expert_weights_norm", "bool", config["norm_topk_prob"]),
-        _entry("tokenizer.ggml.model", "string", "gpt2"),
-        _entry("tokenizer.ggml.pre", "string", "kimi-k2"),
-        _entry("tokenizer.ggml.tokens", "string", words),
-        _entry("tokenizer.ggml.token_type", "i32", kinds),
-        _entry("tokenizer.ggml.merges", "string", merges),
-        _entry("tokenizer.ggml.bos_token_id", "u32", config["bos_token_id"]),
-        _entry("tokenizer.ggml.eos_token_id", "u32", config["eos_token_id"]),
-        _entry("tokenizer.ggml.padding_token_id", "u32", config["pad_token_id"]),
-        _entry("tokenizer.ggml.add_bos_token", "bool", value=False),
-        _entry("tokenizer.chat_template", "string", nano.template()),
+        entry("general.architecture", "string", "deepseek2"),
+        entry("general.name", "string", "nano Kimi"),
+        entry("general.file_type", "u32", _MOSTLY_BF16),
+        *(entry(f"deepseek2.{key}", "u32", value) for key, value in numbers.items()),
+        *(entry(f"deepseek2.{key}", "f32", value) for key, value in measures.items()),
+        entry("deepseek2.expert_weights_norm", "bool", config["norm_topk_prob"]),
+        entry("tokenizer.ggml.model", "string", "gpt2"),
+        entry("tokenizer.ggml.pre", "string", "kimi-k2"),
+        entry("tokenizer.ggml.tokens", "string", words),
+        entry("tokenizer.ggml.token_type", "i32", kinds),
+        entry("tokenizer.ggml.merges", "string", merges),
+        entry("tokenizer.ggml.bos_token_id", "u32", config["bos_token_id"]),
+        entry("tokenizer.ggml.eos_token_id", "u32", config["eos_token_id"]),
+        entry("tokenizer.ggml.padding_token_id", "u32", config["pad_token_id"]),
+        entry("tokenizer.ggml.add_bos_token", "bool", value=False),
+        entry("tokenizer.chat_template", "string", nano.template()),
     ]
 
 
@@ -204,49 +202,3 @@ def _vocabulary(tokenizer: Mapping[str, Any], size: int) -> tuple[list[str], lis
     for token in tokenizer["added_tokens"]:
         words[token["id"]], kinds[token["id"]] = token["content"], _CONTROL
     return words, kinds
-
-
-def _string(text: str) -> bytes:
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _scalar(kind: _Kind, value: Any) -> bytes:
-    match kind:
-        case "string":
-            return _string(value)
-        case "u32":
-            return struct.pack("<I", value)
-        case "i32":
-            return struct.pack("<i", value)
-        case "f32":
-            return struct.pack("<f", value)
-        case "bool":
-            return struct.pack("<?", value)
-
-
-def _entry(key: str, kind: _Kind, value: Any) -> bytes:
-    """One key and its value; a list becomes an array."""
-    if isinstance(value, list):
-        head = struct.pack("<IIQ", _CODES["array"], _CODES[kind], len(value))
-        return _string(key) + head + b"".join(_scalar(kind, one) for one in value)
-    return _string(key) + struct.pack("<I", _CODES[kind]) + _scalar(kind, value)
-
-
-def _file(weights: Mapping[str, Tensor], about: Sequence[bytes]) -> bytes:
-    infos: list[bytes] = []
-    blobs: list[bytes] = []
-    end = 0
-    for name, tensor in weights.items():
-        shape = tuple(reversed(tensor.shape))
-        sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-        infos.append(_string(name) + sizes + struct.pack("<IQ", tensor.code, end))
-        blob = _padded(tensor.data())
-        blobs.append(blob)
-        end += len(blob)
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(weights), len(about))
-    return _padded(b"".join([head, *about, *infos])) + b"".join(blobs)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + b"\0" * (-len(data) % _ALIGNMENT)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from kimideploy.catalog.types import Client, Model
+from kimideploy.catalog.clients import Client
+from kimideploy.catalog.types import Model
 from kimideploy.errors import RequestError
 from kimideploy.render.files import template
-
-#: tokens of an answer that a client should allow, where a model's profile says nothing
-#: (https://docs.sglang.io cookbook, Kimi-K2.7-Code: thinking comes first)
-_TOKENS = 32_768
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +48,7 @@ def configured(client: Client, aim: Aim, model: Model) -> dict[str, str]:
     numbers = {
         "context": aim.context,
         # Why half: a request over the context is refused, and the prompt needs room, too.
-        "max_tokens": min(max(_TOKENS, model.max_tokens_default or 0), aim.context // 2),
+        "max_tokens": min(model.answer_tokens, aim.context // 2),
         "temperature": model.sampling.temperature,
         "top_p": model.sampling.top_p if model.sampling.top_p is not None else 1.0,
     }

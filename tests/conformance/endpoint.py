@@ -39,7 +39,7 @@ def verdict_on(
 ) -> Verdict:
     """Return the verdict on the endpoint at *url*."""
     client = Client(url, key=KEY)
-    sender = Endpoint(client, key=KEY, watch=lambda *_: None, longest=longest)
+    sender = Endpoint(client, watch=lambda *_: None, longest=longest)
     return run(sender, promise, url=url, suite=suite, seed=seed)
 
 

@@ -14,20 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.contract.servers import Answer
+
 CHAT = "/v1/chat/completions"
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer of the door."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """Return the body as JSON."""
-        return json.loads(self.body)
+QUESTION = {"messages": [{"role": "user", "content": "What is 17 times 23?"}]}
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,7 @@ class Door:
         method: str | None = None,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Reply:
+    ) -> Answer:
         """Return the answer to one request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         sent = {"Content-Type": "application/json", **(headers or {})}
@@ -62,7 +52,7 @@ class Door:
             connection.request(word, path, body=data, headers=sent)
             reply = connection.getresponse()
             named = {name.lower(): value for name, value in reply.getheaders()}
-            return Reply(reply.status, named, reply.read())
+            return Answer(reply.status, named, reply.read())
         finally:
             connection.close()
 

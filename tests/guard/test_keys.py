@@ -105,7 +105,7 @@ def test_the_unit_hands_the_keys_over() -> None:
     ("more", "said"),
     [
         ({"program": "/root/.local/bin/kimideploy"}, "in a home that the unit can't see"),
-        ({"python": ("/root/.pyenv/bin/python3", "/usr")}, "in a home that the unit can't see"),
+        ({"python": ("/root/.local/share/uv/python", "/usr")}, "in a home that the unit can't see"),
         ({"files": {"--keys": "/tmp/guard.keys"}}, "hidden from the unit"),
         ({"files": {"--keys": "guard.keys"}}, "is relative"),
         ({"files": {"--keys": "/etc/100%/guard.keys"}}, "a sign that a unit reads as its own"),

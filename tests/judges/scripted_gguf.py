@@ -7,12 +7,12 @@ template inside. See `scripted.py` for what it says and why.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
 
+from kimideploy.rehearsal.gguf_format import entry, whole
 from tests.judges.scripted import (
     CARRY,
     DENSE,
@@ -39,12 +39,9 @@ from tests.judges.scripted import (
 )
 from tests.judges.tiny import byte_alphabet, token_ids
 
-ALIGNMENT = 32
 NORMAL, CONTROL, UNUSED = 1, 3, 5  # kinds of token
 SIGMOID = 2  # the gating function
 MOSTLY_F16 = 1  # the file type
-CODES = {"u32": 4, "i32": 5, "f32": 6, "bool": 7, "string": 8, "array": 9}
-Kind = Literal["u32", "i32", "f32", "bool", "string"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,11 @@ class Stored:
 
     tensor: Tensor
     full: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, the slowest first."""
+        return self.tensor.shape
 
     @property
     def code(self) -> int:
@@ -138,35 +140,6 @@ def mlp(layer: int) -> dict[str, Stored]:
     }
 
 
-def string(text: str) -> bytes:
-    """Return a string as GGUF writes it."""
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def scalar(kind: Kind, value: object) -> bytes:
-    """Return one value as GGUF writes it."""
-    match kind:
-        case "string":
-            return string(str(value))
-        case "u32":
-            return struct.pack("<I", value)
-        case "i32":
-            return struct.pack("<i", value)
-        case "f32":
-            return struct.pack("<f", value)
-        case "bool":
-            return struct.pack("<?", value)
-
-
-def entry(key: str, kind: Kind, value: object) -> bytes:
-    """Return one key and its value; a list becomes an array."""
-    if isinstance(value, list):
-        head = struct.pack("<IIQ", CODES["array"], CODES[kind], len(value))
-        return string(key) + head + b"".join(scalar(kind, one) for one in value)
-    return string(key) + struct.pack("<I", CODES[kind]) + scalar(kind, value)
-
-
 def metadata(tokens: Book, scripts: Sequence[Script], context: int) -> list[bytes]:
     """Return what llama.cpp must know of the model."""
     ids = token_ids()
@@ -232,29 +205,8 @@ def vocabulary(tokens: Book) -> tuple[list[str], list[int]]:
     return words, kinds
 
 
-def gguf(weights: Mapping[str, Stored], about: Sequence[bytes]) -> bytes:
-    """Return the whole file."""
-    infos: list[bytes] = []
-    blobs: list[bytes] = []
-    end = 0
-    for name, stored in weights.items():
-        shape = tuple(reversed(stored.tensor.shape))
-        sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-        infos.append(string(name) + sizes + struct.pack("<IQ", stored.code, end))
-        blob = padded(stored.data())
-        blobs.append(blob)
-        end += len(blob)
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(weights), len(about))
-    return padded(b"".join([head, *about, *infos])) + b"".join(blobs)
-
-
-def padded(data: bytes) -> bytes:
-    """Return `data` filled up to the alignment."""
-    return data + b"\0" * (-len(data) % ALIGNMENT)
-
-
 def write_gguf(path: Path, scripts: Sequence[Script] = SCRIPTS, context: int = 8192) -> None:
     """Write the model; llama-server says the scripts afterwards."""
     tokens = book(scripts)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gguf(tensors(tokens), metadata(tokens, scripts, context)))
+    path.write_bytes(whole(tensors(tokens), metadata(tokens, scripts, context)))

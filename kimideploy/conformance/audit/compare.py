@@ -81,7 +81,7 @@ def _reasoning(message: Message, step: Step) -> Fate:
         return Fate(name, "kept", "in message.reasoning, as it was sent")
     if whole is not None:
         return Fate(
-            name, "renamed", f"it came back in message.{whole}; vLLM 0.32.0 reads that, too"
+            name, "renamed", f"it came back in message.{whole}, which not every engine reads"
         )
     elsewhere = _found(message, step.reasoning)
     if elsewhere is not None:

@@ -21,7 +21,6 @@ from kimideploy.conformance.rules.base import (
 from kimideploy.conformance.schema import flaw
 
 _RESIDUE = re.compile(r"<\|tool_calls?_")
-_MISSED = "https://github.com/vllm-project/vllm/pull/33646"
 _DASHES = "https://github.com/vllm-project/vllm/pull/22149"
 #: request → the tools it offered
 _OFFERED = {
@@ -83,42 +82,41 @@ def _ids(heard: Heard) -> Finding:
                     fix=f"{PARSERS}, or `kimideploy guard`, which gives them back their names",
                 )
             seen.append(str(call.id))
-    if not seen:
-        return _no_call(heard)
-    return kept(f"{', '.join(dict.fromkeys(seen))}")
-
-
-def _no_call(heard: Heard) -> Finding:
-    call = _first(heard, "call")
-    return call if isinstance(call, Finding) else broken("no call came")
+    none = _first(heard, "call") if not seen else None
+    if isinstance(none, Finding):
+        return none
+    return kept(", ".join(dict.fromkeys(seen)))
 
 
 def _arguments(heard: Heard) -> Finding:
-    call = _first(heard, "call")
-    if isinstance(call, Finding):
-        return call
-    wrong = flaw(call.arguments, PYTHON["function"]["parameters"])
-    if wrong is None:
-        return kept("JSON that fits the tool's schema")
-    return broken(
-        f"{quote(call.arguments)}: {wrong}",
+    return _held(
+        heard,
+        "call",
+        PYTHON,
+        good="JSON that fits the tool's schema",
         cause="the call was cut off, or the parser took the wrong part of it",
-        fix=PARSERS,
     )
 
 
 def _fits(heard: Heard) -> Finding:
-    call = _first(heard, "schema")
+    return _held(
+        heard,
+        "schema",
+        BOOKING,
+        good="whole numbers, a choice, a list and a yes-or-no came as the schema says",
+        cause="the model strays from the schema, or the parser turns values into text",
+    )
+
+
+def _held(heard: Heard, name: str, tool: dict[str, Any], *, good: str, cause: str) -> Finding:
+    """Hold the arguments of a call against the schema of its tool."""
+    call = _first(heard, name)
     if isinstance(call, Finding):
         return call
-    wrong = flaw(call.arguments, BOOKING["function"]["parameters"])
+    wrong = flaw(call.arguments, tool["function"]["parameters"])
     if wrong is None:
-        return kept("whole numbers, a choice, a list and a yes-or-no came as the schema says")
-    return broken(
-        f"{quote(call.arguments)}: {wrong}",
-        cause="the model strays from the schema, or the parser turns values into text",
-        fix=PARSERS,
-    )
+        return kept(good)
+    return broken(f"{quote(call.arguments)}: {wrong}", cause=cause, fix=PARSERS)
 
 
 def _streamed(heard: Heard) -> Finding:
