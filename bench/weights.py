@@ -24,9 +24,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kimideploy.facts.probe.folder import filesystem
 from kimideploy.quantities import parse_bytes
 from kimideploy.weights.events import Verified
-from kimideploy.weights.load import filesystem
 from kimideploy.weights.manifest import read_manifest
 from kimideploy.weights.verify import verify as look
 from tests.hub.repos import shards
@@ -212,7 +212,7 @@ def _goal(
 
 
 def _filesystem(place: Path) -> str:
-    return filesystem(place) or "an unknown file system"
+    return filesystem(str(place)) or "an unknown file system"
 
 
 def main() -> None:

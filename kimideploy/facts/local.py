@@ -11,8 +11,8 @@ import msgspec
 
 from kimideploy.documents import read_document
 from kimideploy.errors import RequestError
-from kimideploy.facts import probe
-from kimideploy.facts.types import SCHEMA, HostFacts
+from kimideploy.facts.probe import probe
+from kimideploy.facts.types import SCHEMA, Aims, HostFacts
 
 T = TypeVar("T")
 
@@ -21,9 +21,16 @@ class _Header(msgspec.Struct, frozen=True):
     schema: str
 
 
-def inspect_local(*, venvs: Sequence[Path] = ()) -> HostFacts:
-    """Return the facts of this machine; engines are looked for in PATH and in *venvs*."""
-    return msgspec.convert(probe.probe([str(venv) for venv in venvs]), HostFacts)
+def inspect_local(
+    *, venvs: Sequence[Path] = (), aims: Aims | None = None, only: Sequence[str] = ()
+) -> HostFacts:
+    """Return the facts of this machine; engines are looked for in PATH and in *venvs*.
+
+    *aims* is what a plan wants to know besides; *only* names the sources that are asked.
+    """
+    wish = msgspec.to_builtins(aims) if aims is not None else None
+    found = probe([str(venv) for venv in venvs], aims=wish, only=only)
+    return msgspec.convert(found, HostFacts)
 
 
 def read_facts(path: Path) -> HostFacts:

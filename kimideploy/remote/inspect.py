@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
 from kimideploy.errors import MachineError
-from kimideploy.facts import probe
-from kimideploy.facts.types import HostFacts
+from kimideploy.facts.probe import script
+from kimideploy.facts.types import Aims, HostFacts
 from kimideploy.remote.shell import Shell
 
 #: the probe runs on Python 3.8 and later
 _OLDEST = "import sys; sys.exit(sys.version_info < (3, 8))"
 
 
-def inspect(shell: Shell, venvs: Sequence[str] = (), *, python: str = "python3") -> HostFacts:
+def inspect(
+    shell: Shell, venvs: Sequence[str] = (), *, python: str = "python3", aims: Aims | None = None
+) -> HostFacts:
     """Return what the host is; MachineError if it has no Python that can run the probe.
 
     Any *python* will do; one that has NVIDIA's bindings asks the driver itself, another nvidia-smi.
     """
     words = [word for venv in venvs for word in ("--venv", venv)]
-    source = Path(str(probe.__file__)).read_bytes()
-    ended = shell.run([python, "-", *words], [source], plain=True)
+    if aims is not None:
+        words += ["--aims", msgspec.json.encode(aims).decode()]
+    ended = shell.run([python, "-", *words], [script().encode()], plain=True)
     if ended.status != 0:
         if shell.run(["python3", "-c", _OLDEST], plain=True).status != 0:
             raise MachineError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from kimideploy.facts.filesystems import Kind
 from kimideploy.facts.types import Strict
 from kimideploy.planning.types import CodePin
 
 #: where a file is before a pull: proved in its folder, begun, on this machine, or nowhere here
 Whereabouts = Literal["here", "begun", "to take over", "to fetch"]
-Kind = Literal["local", "memory", "network", "overlay"]
 
 
 class Foreseen(Strict, frozen=True):

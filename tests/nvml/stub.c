@@ -13,12 +13,13 @@
  *   late_error E             only questions after the first few do
  *   mem_total_mib, mem_reserved_mib, mem_used_mib, no_memory 1
  *   cc 90, ecc, mig, persistence (-1: not supported), power_mw
- *   pcie_gen, pcie_gen_max, pcie_width, pcie_width_max
+ *   power_usual_mw           the limit the card is sold with
+ *   pcie_gen, pcie_gen_max, pcie_gen_card, pcie_width, pcie_width_max
  *   nvlinks N                links of the GPU; 0: not supported
  *   nvlink_down_L 1          link L is down
  *   nvlink_to_L I            link L leads to GPU I; without it, to a switch
  *   level_I L                topology level from this GPU to GPU I
- *   p2p_I S                  NVLink peer status from this GPU to GPU I
+ *   p2p_I S, read_I S        peer status from this GPU to GPU I: over NVLink, and to read
  *   procs N, proc_pid, proc_mib, proc_name, procs_error E
  *   recovery A (-1: unknown field), rows_pending 1, rows_failed 1, ecc_errors N
  *   fabric S, fabric_status E (0: no NVSwitch; 3: up), clock_reasons BITS
@@ -189,6 +190,8 @@ API int nvmlDeviceGetMaxClockInfo(Device device, unsigned kind, unsigned *out) {
   return SUCCESS;
 }
 API int nvmlDeviceGetMemoryBusWidth(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "bus_width", 6144); return SUCCESS; }
+API int nvmlDeviceGetPowerManagementDefaultLimit(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "power_usual_mw", 700000); return SUCCESS; }
+API int nvmlDeviceGetGpuMaxPcieLinkGeneration(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_gen_card", 5); return SUCCESS; }
 API int nvmlDeviceGetCurrPcieLinkGeneration(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_gen", 5); return SUCCESS; }
 API int nvmlDeviceGetMaxPcieLinkGeneration(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_gen_max", 5); return SUCCESS; }
 API int nvmlDeviceGetCurrPcieLinkWidth(Device device, unsigned *out) { ANSWER_LATE(device); *out = number(index_of(device), "pcie_width", 16); return SUCCESS; }
@@ -262,6 +265,10 @@ API int nvmlDeviceGetTopologyCommonAncestor(Device a, Device b, unsigned *out) {
 API int nvmlDeviceGetP2PStatus(Device a, Device b, unsigned capability, unsigned *out) {
   ANSWER_LATE(a);
   ANSWER_LATE(b);
+  if (capability == 0) { /* NVML_P2P_CAPS_INDEX_READ */
+    *out = numbered(index_of(a), "read", index_of(b), 0);
+    return SUCCESS;
+  }
   if (capability != 2) return INVALID_ARGUMENT; /* NVML_P2P_CAPS_INDEX_NVLINK */
   *out = numbered(index_of(a), "p2p", index_of(b), number(index_of(a), "nvlinks", 18) ? 0 : 5);
   return SUCCESS;

@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kimideploy.facts import probe
+from kimideploy.facts.probe import script
 from kimideploy.facts.types import HostFacts
 from tests import nvml
 
-PROBE = Path(probe.__file__)
+PROBE = script()
 #: where sh and sleep are, and no engine
 SYSTEM_PATH = "/usr/bin:/bin"
 
@@ -31,7 +31,7 @@ def run_probe(
     plain = {"PATH": SYSTEM_PATH, "HOME": os.environ.get("HOME", "/")} | dict(env or {})
     done = subprocess.run(
         [*python, "-", *options],
-        input=PROBE.read_text(encoding="utf-8"),
+        input=PROBE,
         capture_output=True,
         text=True,
         timeout=60,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import shutil
 import socket
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kimideploy.facts import probe
+from kimideploy.facts.probe import FILES, base, probe, vendor
+from kimideploy.facts.probe.main import SCHEMA as WRITTEN
 from kimideploy.facts.types import SCHEMA, DiskFacts, EngineFacts, PortFacts
 from tests.unit.facts.conftest import PROBE, SYSTEM_PATH, run_probe
 
@@ -28,10 +31,17 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
+def source_of(name: str) -> Any:
+    """Return the function of the probe that asks about something."""
+    modules = [importlib.import_module(f"kimideploy.facts.probe.{file}") for file in FILES]
+    wanted = f"about_{name}"
+    return next(getattr(module, wanted) for module in modules if hasattr(module, wanted))
+
+
 def ask(source: str, root: Path) -> tuple[Any, dict[str, str]]:
     """Return what one source of the probe says of a tree, and what it does not know."""
-    unknown = probe.Unknown()
-    facts = getattr(probe, f"about_{source}")(str(root), unknown)
+    unknown = base.Unknown()
+    facts = source_of(source)(str(root), unknown)
     return facts.get(source, facts), {gap["what"]: gap["reason"] for gap in unknown.entries}
 
 
@@ -77,7 +87,7 @@ def test_arm_processor(tmp_path: Path) -> None:
 
 def test_machine_that_is_no_linux(tmp_path: Path) -> None:
     """Without /proc the probe tells what Python knows and says what needs Linux."""
-    facts = probe.probe(root=str(tmp_path))
+    facts = probe(root=str(tmp_path))
 
     assert os.cpu_count() == facts["cpu"]["threads"]
     assert facts["memory"]["total"] > 0
@@ -228,8 +238,18 @@ def test_engines_in_environments(tmp_path: Path) -> None:
     facts = run_probe("--venv", str(given), env={"PATH": f"{in_path}/bin:{SYSTEM_PATH}"})
 
     assert (
-        EngineFacts(engine="vllm", path=f"{given}/bin/vllm", version="0.19.1"),
-        EngineFacts(engine="ktransformers", path=f"{given}/bin/python3", version="0.7.2"),
+        EngineFacts(
+            engine="vllm",
+            path=f"{given}/bin/vllm",
+            version="0.19.1",
+            packages={"kt-kernel": "0.7.2"},
+        ),
+        EngineFacts(
+            engine="ktransformers",
+            path=f"{given}/bin/python3",
+            version="0.7.2",
+            packages={"kt-kernel": "0.7.2"},
+        ),
         EngineFacts(engine="sglang", path=f"{in_path}/bin/sglang", version="0.5.10.post1"),
     ) == facts.engines
 
@@ -318,9 +338,9 @@ def test_gpus_on_the_bus_without_driver(tmp_path: Path) -> None:
         },
     )
 
-    assert {"NVIDIA": 1, "AMD": 0} == probe.pci_gpus(str(root))
-    assert 1 == probe.numa_of(str(root), "00000000:1B:00.0")
-    assert None is probe.numa_of(str(root), "00000000:05:00.0")
+    assert {"NVIDIA": 1, "AMD": 0} == vendor.pci_gpus(str(root))
+    assert 1 == vendor.numa_of(str(root), "00000000:1B:00.0")
+    assert None is vendor.numa_of(str(root), "00000000:05:00.0")
 
 
 def test_kernel_module(tmp_path: Path) -> None:
@@ -328,13 +348,13 @@ def test_kernel_module(tmp_path: Path) -> None:
     line = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n"
     root = tree(tmp_path, {"/proc/driver/nvidia/version": line})
 
-    assert "580.65.06" == probe.kernel_module(str(root))
+    assert "580.65.06" == vendor.kernel_module(str(root))
 
 
 def test_source_that_fails_is_a_gap(tmp_path: Path) -> None:
     """A source that can't be read costs its facts alone."""
     root = tree(tmp_path, {"/proc/net/tcp": "head\n 0: nonsense:port 0 0A\n"})
-    facts = probe.probe(root=str(root))
+    facts = probe(root=str(root))
 
     assert "ports" not in facts
     said = {gap["what"]: gap["reason"] for gap in facts["unknown"]}
@@ -345,7 +365,7 @@ def test_source_that_hangs_is_a_gap(tmp_path: Path) -> None:
     """A source that never answers is given up at the deadline; the others are told."""
     (tmp_path / "proc/net").mkdir(parents=True)
     os.mkfifo(tmp_path / "proc/net/tcp")
-    facts = probe.probe(root=str(tmp_path), deadline=0.2)
+    facts = probe(root=str(tmp_path), deadline=0.2)
     (tmp_path / "proc/net/tcp").write_text("")
 
     assert {"what": "ports", "reason": "no answer within 0.2 s"} in facts["unknown"]
@@ -354,17 +374,42 @@ def test_source_that_hangs_is_a_gap(tmp_path: Path) -> None:
 
 def test_text_that_is_no_unicode() -> None:
     """Names that can't be UTF-8 are replaced, so that the JSON can always be read."""
-    assert {"a": ["?x"]} == probe.clean({"a": ["\udcffx"]})
+    assert {"a": ["?x"]} == base.clean({"a": ["\udcffx"]})
 
 
 def test_schema_is_ours() -> None:
     """The probe stands alone, and writes the schema that kimideploy reads."""
-    assert SCHEMA == probe.SCHEMA
+    assert SCHEMA == WRITTEN
 
 
 def test_probe_is_python_3_8() -> None:
     """The probe's syntax is that of Python 3.8."""
-    ast.parse(PROBE.read_text(encoding="utf-8"), feature_version=(3, 8))
+    ast.parse(PROBE, feature_version=(3, 8))
+
+
+def test_the_files_of_the_probe_share_no_name() -> None:
+    """Joined to one program, a name that two files give would be the later one's."""
+    names: Counter[str] = Counter()
+    for file in FILES:
+        path = Path(str(importlib.import_module(f"kimideploy.facts.probe.{file}").__file__))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            match node:
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                    names[name] += 1
+                case ast.Assign(targets=[ast.Name(id=name)]):
+                    names[name] += 1
+                case _:
+                    pass
+
+    assert len(names) > 100
+    assert [] == [name for name, count in names.items() if count > 1]
+
+
+def test_the_joined_probe_has_every_file() -> None:
+    """No file of the folder is forgotten in the program that is sent to hosts."""
+    folder = Path(str(base.__file__)).parent
+
+    assert set(FILES) == {path.stem for path in folder.glob("*.py")} - {"__init__"}
 
 
 def pythons() -> list[str]:
@@ -385,8 +430,11 @@ def test_probe_runs_on(python: str, tmp_path: Path) -> None:
     assert sys.platform != "linux" or "Linux" == facts.system
 
 
-def test_probe_runs_as_a_file(capfd: pytest.CaptureFixture[str]) -> None:
+def test_probe_runs_as_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The probe runs from where it lies, and prints one JSON object."""
-    assert 0 == os.spawnv(os.P_WAIT, sys.executable, [sys.executable, str(PROBE)])
+    (tmp_path / "probe.py").write_text(PROBE, encoding="utf-8")
+    words = [sys.executable, str(tmp_path / "probe.py")]
+
+    assert 0 == os.spawnv(os.P_WAIT, sys.executable, words)
 
     assert SCHEMA == json.loads(capfd.readouterr().out)["schema"]

@@ -90,7 +90,7 @@ def test_switch_joins_all_pairs(machine: Machine) -> None:
     """GPUs on one NVSwitch are peers of all others over all their links."""
     for gpu in machine("8xh200").gpus:
         others = [index for index in range(8) if index != gpu.index]
-        expected = {GpuPeer(index=index, link="nvlink", nvlinks=18) for index in others}
+        expected = {GpuPeer(index=index, link="nvlink", nvlinks=18, p2p="ok") for index in others}
         assert expected == set(gpu.peers)
 
 

@@ -85,7 +85,7 @@ def test_the_wheel_is_whole_and_the_same() -> None:
         "kimideploy/_profiles/tiers.yaml",
         "kimideploy/_templates/engine.service.j2",
         "kimideploy/rehearsal/flags/vllm-0.32.0.txt",
-        "kimideploy/facts/probe.py",
+        "kimideploy/facts/probe/main.py",
     } <= names
     assert not [name for name in names if "__pycache__" in name]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kimideploy.facts.filesystems import kind_of
+from kimideploy.facts.probe import folder
 from kimideploy.weights import load
 
 MOUNTS = """\
@@ -33,11 +35,11 @@ broken line
 )
 def test_mounts(path: str, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The longest mount wins, of two on one folder the later; escapes are read."""
-    monkeypatch.setattr(Path, "read_text", lambda *_: MOUNTS)
+    monkeypatch.setattr(folder, "read_or", lambda _: MOUNTS)
     monkeypatch.setattr(os.path, "realpath", str)
 
-    assert name == load.filesystem(Path(path))
-    assert kind == load.kind_of(name)
+    assert name == folder.filesystem(path)
+    assert kind == kind_of(name)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_mounts(path: str, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
 )  # fmt: skip
 def test_kinds(name: str | None, kind: str) -> None:
     """What is not known is taken for a disk."""
-    assert kind == load.kind_of(name)
+    assert kind == kind_of(name)
 
 
 def test_a_rate_is_measured(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_a_rate_is_measured(tmp_path: Path) -> None:
 def test_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A slow network file system is told with the flag and the deadline."""
     monkeypatch.setattr(load, "filesystem", lambda _: "nfs4")
-    monkeypatch.setattr(load, "_rate", lambda *_: 100e6)
+    monkeypatch.setattr(load, "read_rate", lambda *_, **__: 100e6)
     notes = " ".join(load.look(tmp_path, [("a", 595_000_000_000)], measure=True).notes)
 
     assert "--safetensors-load-strategy prefetch" in notes
