@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from kimideploy.apply.events import Progress
-from kimideploy.catalog.types import LogFailure, LogPatterns
+from kimideploy.catalog.failures import Failure
+from kimideploy.catalog.types import LogPatterns
 
 #: characters of one line that are looked at; engines print whole configurations on one line
 LONGEST = 4000
@@ -60,6 +61,8 @@ class Story:
     """
 
     patterns: LogPatterns
+    #: the known failures it may show
+    known: Sequence[Failure] = ()
     progress: Progress | None = None
     moved: int = 0
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
@@ -74,7 +77,7 @@ class Story:
 
     @cached_property
     def _failures(self) -> list[re.Pattern[str]]:
-        return [re.compile(failure.pattern) for failure in self.patterns.failures]
+        return [re.compile(failure.pattern) for failure in self.known]
 
     @property
     def stage(self) -> str | None:
@@ -82,9 +85,9 @@ class Story:
         return self.progress.stage if self.progress is not None else None
 
     @property
-    def failure(self) -> LogFailure | None:
+    def failure(self) -> Failure | None:
         """The known cause the log shows; of several, the one the profile names first."""
-        return self.patterns.failures[self._failure] if self._failure is not None else None
+        return self.known[self._failure] if self._failure is not None else None
 
     def read(self, line: str, now: float) -> Progress | None:
         """Take *line* in, whole, at *now*; return the progress it shows, if any."""

@@ -10,11 +10,12 @@ from kimideploy.apply.clock import Clock
 from kimideploy.apply.events import Died, Event, Said, Tell
 from kimideploy.apply.follow import Lines, Story
 from kimideploy.apply.job import Job
-from kimideploy.apply.ports import holders, program
 from kimideploy.apply.process import Process
 from kimideploy.apply.ready import Standing, standing
+from kimideploy.catalog.failures import of_engine
 from kimideploy.conformance.client import Client
 from kimideploy.errors import BusyError, EngineError
+from kimideploy.facts.probe.ports import holders, program
 
 #: seconds between looks at the log, and between questions whether the engine is ready
 _TICK, _ASK = 0.2, 1.0
@@ -42,7 +43,9 @@ class Watch:
             tell,
             clock,
         )
-        self._lines, self._story = Lines(), Story(job.site.engine.log)
+        engine = job.site.engine
+        self._lines = Lines()
+        self._story = Story(engine.log, of_engine(job.catalog.failures, engine.id))
         self._began = clock.now()
 
     @property

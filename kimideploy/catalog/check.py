@@ -7,12 +7,14 @@ whoever has the file's text can say where it stands.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import msgspec
 
+from kimideploy.catalog.failures import FailuresFile
 from kimideploy.catalog.find import plain
 from kimideploy.catalog.types import Catalog, Checkpoint, Engine, Gpu, Model, Profile
 from kimideploy.places import near
@@ -46,7 +48,11 @@ def own_faults(place: str, value: Profile) -> Iterator[Fault]:
         case Engine():
             yield from _named(place, value.id, name)
             yield from _patterns(place, [stage.pattern for stage in value.log.stages])
-            yield from _patterns(place, [failure.pattern for failure in value.log.failures])
+        case FailuresFile():
+            yield from _patterns(place, [one.pattern for one in value.failures])
+            ids = Counter(one.id for one in value.failures)
+            for word in (word for word, count in ids.items() if count > 1):
+                yield Fault(place, word, f"two failures are called `{word}`")
         case _:
             return
 

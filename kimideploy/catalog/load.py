@@ -22,6 +22,7 @@ import platformdirs
 
 from kimideploy.catalog.check import Fault, own_faults, shared_faults
 from kimideploy.catalog.clients import ClientsFile
+from kimideploy.catalog.failures import FailuresFile
 from kimideploy.catalog.fitted import OverheadFile, SpeedFile
 from kimideploy.catalog.measurements import read_measurements
 from kimideploy.catalog.prices import PriceFile
@@ -89,6 +90,7 @@ SHAPES: Mapping[str, type[Profile]] = {
     "tiers.yaml": TierFile,
     "notices.yaml": NoticeFile,
     "clients.yaml": ClientsFile,
+    "failures.yaml": FailuresFile,
     "advice.yaml": AdviceFacts,
     "prices.yaml": PriceFile,
     "speed.yaml": SpeedFile,
@@ -237,6 +239,7 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         tiers=whole("tiers.yaml", TierFile).tiers,
         notices=whole("notices.yaml", NoticeFile).notices,
         clients=whole("clients.yaml", ClientsFile).clients,
+        failures=whole("failures.yaml", FailuresFile).failures,
         advice=whole("advice.yaml", AdviceFacts),
         prices=whole("prices.yaml", PriceFile),
         speed=whole("speed.yaml", SpeedFile),

@@ -15,6 +15,7 @@ from kimideploy.quantities import Bytes
 
 if TYPE_CHECKING:
     from kimideploy.catalog.clients import Client
+    from kimideploy.catalog.failures import Failure
     from kimideploy.catalog.fitted import OverheadFile, SpeedFile
     from kimideploy.catalog.measurements import Measurement
     from kimideploy.catalog.prices import PriceFile
@@ -299,6 +300,19 @@ class Versions(Profile, frozen=True, kw_only=True):
     note: str | None = None
 
 
+class Wheel(Profile, frozen=True, kw_only=True):
+    """What the wheels of the pinned version need."""
+
+    #: the least, of C library and Python, and the newest Python
+    glibc: str
+    python: str
+    python_most: str
+    architectures: tuple[str, ...]
+    #: what the PyTorch it asks for was built with
+    cuda: str
+    source: str
+
+
 class Install(Profile, frozen=True, kw_only=True):
     """Requirements and options for `uv pip install`, per vendor; `imports` must succeed then."""
 
@@ -306,6 +320,7 @@ class Install(Profile, frozen=True, kw_only=True):
     source: str
     options: dict[Literal["nvidia", "amd"], tuple[str, ...]] = {}
     imports: tuple[str, ...] = ()
+    wheel: Wheel | None = None
     note: str | None = None
 
 
@@ -350,10 +365,9 @@ class Metrics(Profile, frozen=True, kw_only=True):
 
 
 class LogPatterns(Profile, frozen=True, kw_only=True):
-    """Regular expressions over the engine's log: progress stages in order, readiness, failures."""
+    """Regular expressions over the engine's log: progress stages in order."""
 
     stages: tuple[LogStage, ...]
-    failures: tuple[LogFailure, ...]
     source: str
 
 
@@ -362,16 +376,6 @@ class LogStage(Profile, frozen=True, kw_only=True):
 
     stage: str
     pattern: str
-
-
-class LogFailure(Profile, frozen=True, kw_only=True):
-    """A known way to die: what the log says, what it means, what to do."""
-
-    id: str
-    pattern: str
-    cause: str
-    fix: str
-    link: str | None = None
 
 
 class Engine(Profile, frozen=True, kw_only=True):
@@ -503,6 +507,8 @@ class Catalog(msgspec.Struct, frozen=True):
     tiers: tuple[Tier, ...]
     notices: tuple[NoticeRule, ...]
     clients: tuple[Client, ...]
+    #: known failures; of several that fit a log, the first one is the cause
+    failures: tuple[Failure, ...]
     advice: AdviceFacts
     prices: PriceFile
     speed: SpeedFile

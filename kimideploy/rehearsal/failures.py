@@ -104,7 +104,8 @@ def _llamacpp(way: str, mind: Mind, host: str, port: int) -> Death:
         return Death(f"srv  start: {bind}\nsrv  llama_server: exiting due to HTTP server error", 1)
     cause = {
         "oom": "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4096.00 MiB on device 0:"
-        " cudaMalloc failed: out of memory",
+        " cudaMalloc failed: out of memory\n"
+        "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
         "no-kv": "llama_init_from_model: failed to initialize the context:"
         " failed to allocate buffer for kv cache",
         "version": "llama_model_load: error loading model: error loading model architecture:"

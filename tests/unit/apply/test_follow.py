@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from kimideploy.apply.events import Progress
 from kimideploy.apply.follow import LONGEST, TAIL, Lines, Story
-from kimideploy.catalog.types import LogFailure, LogPatterns, LogStage
+from kimideploy.catalog.failures import Failure
+from kimideploy.catalog.types import LogPatterns, LogStage
 from tests.unit.engines.plans import CATALOG
 
 PATTERNS = LogPatterns(
@@ -16,10 +17,10 @@ PATTERNS = LogPatterns(
         LogStage(stage="loading", pattern=r"shards: .* (?P<done>\d+)/(?P<total>\d+)"),
         LogStage(stage="compiling", pattern="compile"),
     ),
-    failures=(
-        LogFailure(id="oom", pattern="out of memory", cause="memory", fix="less"),
-        LogFailure(id="dead", pattern="engine died", cause="it died", fix="look above"),
-    ),
+)
+KNOWN = tuple(
+    Failure(id=name, of=("any",), pattern=pattern, cause="why", fix="how", link="", where="")
+    for name, pattern in (("oom", "out of memory"), ("dead", "engine died"))
 )
 
 
@@ -78,7 +79,7 @@ def test_where_the_chunks_end_does_not_matter(chunks: list[bytes]) -> None:
 
 def test_progress_has_a_rate_and_an_end() -> None:
     """Two shards in two seconds of ten: one a second, eight seconds left."""
-    story = Story(PATTERNS)
+    story = Story(PATTERNS, KNOWN)
 
     told = _read(story, "shards: x 0/10", "shards: x 1/10", "shards: x 2/10")
 
@@ -87,12 +88,14 @@ def test_progress_has_a_rate_and_an_end() -> None:
 
 def test_the_first_number_tells_no_rate() -> None:
     """Where it began is not known to have taken any time."""
-    assert [Progress(stage="loading", done=5, total=10)] == _read(Story(PATTERNS), "shards: x 5/10")
+    assert [Progress(stage="loading", done=5, total=10)] == _read(
+        Story(PATTERNS, KNOWN), "shards: x 5/10"
+    )
 
 
 def test_a_bar_that_begins_again_has_a_new_rate() -> None:
     """A second bar of the same stage is not measured from the first one's start."""
-    story = Story(PATTERNS)
+    story = Story(PATTERNS, KNOWN)
 
     told = _read(story, "shards: x 9/10", "shards: x 0/10", "shards: x 2/10")
 
@@ -101,12 +104,12 @@ def test_a_bar_that_begins_again_has_a_new_rate() -> None:
 
 def test_the_same_number_again_is_no_progress() -> None:
     """Eight ranks that print the same bar are one bar."""
-    assert [None] == _read(Story(PATTERNS), "shards: x 1/4", "shards: x 1/4")[1:]
+    assert [None] == _read(Story(PATTERNS, KNOWN), "shards: x 1/4", "shards: x 1/4")[1:]
 
 
 def test_a_stage_is_told_once() -> None:
     """Compiling is entered, not entered at each of its lines."""
-    told = _read(Story(PATTERNS), "shards: x 4/4", "compile a", "compile b")
+    told = _read(Story(PATTERNS, KNOWN), "shards: x 4/4", "compile a", "compile b")
 
     assert [Progress(stage="compiling"), None] == told[1:]
 
@@ -115,12 +118,12 @@ def test_numbers_that_are_none_are_left_out() -> None:
     """A number of twenty digits is no count."""
     line = f"shards: x {'9' * 20}/4"
 
-    assert [Progress(stage="loading")] == _read(Story(PATTERNS), line)
+    assert [Progress(stage="loading")] == _read(Story(PATTERNS, KNOWN), line)
 
 
 def test_only_new_words_are_news() -> None:
     """The same sentence with other numbers is what a hanging engine says."""
-    story = Story(PATTERNS)
+    story = Story(PATTERNS, KNOWN)
 
     _read(story, *(f"waiting for 1 engine since {n} s" for n in range(50)))
 
@@ -129,7 +132,7 @@ def test_only_new_words_are_news() -> None:
 
 def test_each_shard_is_news() -> None:
     """A slow load that gets on is alive."""
-    story = Story(PATTERNS)
+    story = Story(PATTERNS, KNOWN)
 
     _read(story, *(f"shards: x {n}/50" for n in range(50)))
 
@@ -138,7 +141,7 @@ def test_each_shard_is_news() -> None:
 
 def test_the_cause_named_first_in_the_profile_wins() -> None:
     """The general failure that follows a special one does not hide it, nor does it come first."""
-    first, second = Story(PATTERNS), Story(PATTERNS)
+    first, second = Story(PATTERNS, KNOWN), Story(PATTERNS, KNOWN)
 
     _read(first, "out of memory", "engine died")
     _read(second, "engine died", "out of memory")
@@ -148,7 +151,7 @@ def test_the_cause_named_first_in_the_profile_wins() -> None:
 
 def test_a_calm_log_has_no_cause() -> None:
     """Nothing is made up."""
-    story = Story(PATTERNS)
+    story = Story(PATTERNS, KNOWN)
 
     _read(story, "all is well")
 
@@ -157,7 +160,7 @@ def test_a_calm_log_has_no_cause() -> None:
 
 def test_only_the_last_lines_are_kept() -> None:
     """A log of any length takes the same memory."""
-    story = Story(PATTERNS)
+    story = Story(PATTERNS, KNOWN)
 
     _read(story, *(f"line {'x' * n}" for n in range(10 * TAIL)))
 
@@ -167,7 +170,7 @@ def test_only_the_last_lines_are_kept() -> None:
 
 def test_a_redrawn_bar_leaves_one_line() -> None:
     """What came before the bar is still there when the engine dies."""
-    story = Story(PATTERNS)
+    story = Story(PATTERNS, KNOWN)
 
     _read(story, "the reason", *(f"shards: x {n}/99" for n in range(99)), "the end")
 

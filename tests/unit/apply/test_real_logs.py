@@ -8,6 +8,7 @@ import pytest
 
 from kimideploy.apply.events import Progress
 from kimideploy.apply.follow import Lines, Story
+from kimideploy.catalog.failures import of_engine
 from tests.unit.engines.plans import CATALOG
 
 LOGS = Path(__file__).parents[2] / "judges" / "logs"
@@ -15,7 +16,8 @@ LOGS = Path(__file__).parents[2] / "judges" / "logs"
 
 def _story(path: Path) -> tuple[Story, list[Progress]]:
     engine = path.name.partition("-")[0]
-    story, told = Story(CATALOG.engines[engine].log), []  # type: ignore[index]
+    known = of_engine(CATALOG.failures, engine)  # type: ignore[arg-type]
+    story, told = Story(CATALOG.engines[engine].log, known), []  # type: ignore[index]
     for second, line in enumerate(Lines().feed(path.read_bytes())):
         found = story.read(line, float(second))
         told += [found] if found is not None else []

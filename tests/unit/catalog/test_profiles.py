@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kimideploy.catalog.failures import of_engine
 from kimideploy.catalog.load import check_catalog, load_catalog
 from kimideploy.catalog.types import Checkpoint, Model, Tier
 from kimideploy.catalog.versions import older
@@ -18,8 +19,8 @@ from kimideploy.resources import shipped
 
 CATALOG = load_catalog()
 FILES = sorted(shipped("profiles").rglob("*.yaml"))
-#: choices and conditions of ours, not facts: they say what they are for in words
-OURS = ("tiers.yaml", "notices.yaml")
+#: choices and conditions, not numbers: they say what they are for in words, and link
+OURS = ("tiers.yaml", "notices.yaml", "failures.yaml")
 LOGS = Path(__file__).parents[2] / "judges" / "logs"
 
 
@@ -196,7 +197,7 @@ def test_flags_are_words_and_versions_are_not_denied() -> None:
         assert all(flag.word.startswith("--") for flag in engine.flags.values())
         assert not older(engine.versions.pinned, engine.versions.minimum)
         assert engine.versions.pinned not in {d.version for d in engine.versions.denied}
-        assert len(engine.log.failures) >= 8
+        assert len(of_engine(CATALOG.failures, engine.id)) >= 40
         for wanted in engine.install.requirements.values():
             assert all("==" in w for w in wanted if not w.startswith(("tiktoken", "blobfile")))
 
@@ -256,45 +257,53 @@ def test_progress_is_read_from_a_line(
 
 
 DEATHS = [
-    ("vllm", "no-kv", "ValueError: No available memory for the cache blocks. Try increasing"),
     (
         "vllm",
-        "kv-too-small",
+        "vllm-kv-none",
+        "ValueError: No available memory for the cache blocks. Try increasing",
+    ),
+    (
+        "vllm",
+        "vllm-kv-short",
         "(17.1 GiB KV cache is needed, which is larger than the available KV cache memory (9 GiB)",
     ),
     (
         "vllm",
-        "free-memory",
-        "Free memory on device cuda:1 (19.77/22.05 GiB) on startup is less than desired GPU memory",
+        "gpu-occupied",
+        "Free memory on device cuda:1 (1/2 GiB) on startup is less than desired GPU memory util",
     ),
-    ("vllm", "oom", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.2 GiB."),
+    ("vllm", "gpu-oom", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.2 GiB."),
     (
         "vllm",
-        "trust",
+        "trust-remote-code",
         "`trust_remote_code=True` in LLM or using the `--trust-remote-code` flag in the CLI.",
     ),
-    ("vllm", "flag", "vllm: error: unrecognized arguments: --kt-method"),
-    ("vllm", "port", "OSError: [Errno 98] Address already in use"),
+    ("vllm", "flag-unknown", "vllm: error: unrecognized arguments: --kt-method"),
+    ("vllm", "port-taken", "OSError: [Errno 98] Address already in use"),
     (
         "sglang",
-        "no-kv",
+        "sglang-kv-none",
         "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
     ),
-    ("sglang", "port", "ValueError: port at 30000 is not available in 30 seconds. port is used"),
-    ("ktransformers", "two-sglangs", "error: unrecognized arguments: --kt-method RAWINT4"),
+    (
+        "sglang",
+        "port-taken",
+        "ValueError: port at 30000 is not available in 30 seconds. port is used",
+    ),
+    ("ktransformers", "kt-packages", "error: unrecognized arguments: --kt-method RAWINT4"),
     (
         "llamacpp",
-        "oom",
-        "ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory",
+        "llama-vram",
+        "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
     ),
-    ("llamacpp", "architecture", "error loading model: unknown model architecture: 'deepseek9'"),
+    ("llamacpp", "llama-too-old", "error loading model: unknown model architecture: 'deepseek9'"),
 ]
 
 
 @pytest.mark.parametrize(("engine", "failure", "line"), DEATHS)
 def test_cause_of_a_death_is_known(engine: str, failure: str, line: str) -> None:
     """The last line of an engine that died leads to its cause first."""
-    failures = next(e.log.failures for e in CATALOG.engines.values() if e.id == engine)
+    failures = of_engine(CATALOG.failures, engine)  # type: ignore[arg-type]
 
     assert failure == next(f.id for f in failures if re.search(f.pattern, line))
 
@@ -313,7 +322,7 @@ def test_real_log_of_vllm_is_read_in_order() -> None:
     assert sorted(seen) == seen
     assert [] == [
         (failure.id, line)
-        for failure in engine.log.failures
+        for failure in of_engine(CATALOG.failures, "vllm")
         for line in log
         if re.search(failure.pattern, line)
     ]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kimideploy.catalog.failures import of_engine
 from kimideploy.catalog.load import load_catalog
-from kimideploy.catalog.types import EngineId, LogFailure
+from kimideploy.catalog.types import EngineId
+from kimideploy.doctor.causes import causes_in
 from kimideploy.rehearsal.argv import Refused, read
 from kimideploy.rehearsal.failures import ENDINGS, death
 from kimideploy.rehearsal.logs import loading, serving
@@ -58,9 +60,9 @@ def test_every_stage_is_seen_in_order(engine: EngineId) -> None:
 @pytest.mark.parametrize("engine", ARGV)
 def test_a_good_load_looks_like_no_failure(engine: EngineId) -> None:
     """No pattern of a failure is found in the log of a good load."""
-    failures = CATALOG.engines[engine].log.failures
+    failures = of_engine(CATALOG.failures, engine)
 
-    assert [] == [f.id for f in failures for line in printed(engine) if re.search(f.pattern, line)]
+    assert () == causes_in("\n".join(printed(engine)), failures)
 
 
 @pytest.mark.parametrize("engine", ARGV)
@@ -73,15 +75,26 @@ def test_a_load_takes_its_time_once(engine: EngineId) -> None:
 
 WANTED = {
     "vllm": {
-        "oom": "oom",
-        "no-kv": "no-kv",
-        "version": "architecture",
-        "port": "port",
-        "nccl": "nccl",
+        "oom": "gpu-oom",
+        "no-kv": "vllm-kv-none",
+        "version": "architecture-unknown",
+        "port": "port-taken",
+        "nccl": "nccl-unhandled",
         "exit0": "engine-dead",
     },
-    "sglang": {"oom": "oom", "no-kv": "no-kv", "version": "flag", "port": "port", "nccl": "nccl"},
-    "llamacpp": {"oom": "oom", "no-kv": "oom", "version": "architecture", "port": "port"},
+    "sglang": {
+        "oom": "gpu-oom",
+        "no-kv": "sglang-kv-none",
+        "version": "parser-unknown",
+        "port": "port-taken",
+        "nccl": "nccl-unhandled",
+    },
+    "llamacpp": {
+        "oom": "llama-vram",
+        "no-kv": "llama-vram",
+        "version": "llama-too-old",
+        "port": "port-taken",
+    },
 }
 
 
@@ -92,11 +105,9 @@ WANTED = {
 def test_a_death_is_recognised(engine: EngineId, way: str, wanted: str) -> None:
     """The profile's first pattern that fits names the way it died."""
     text = death(way, mind(engine), "127.0.0.1", 8000).text
-    failures = CATALOG.engines[engine].log.failures
+    found = causes_in(text, of_engine(CATALOG.failures, engine))
 
-    found: list[LogFailure] = [f for f in failures if re.search(f.pattern, text)]
-
-    assert wanted == found[0].id
+    assert wanted == found[0].failure.id
 
 
 def test_llama_server_has_no_nccl() -> None:
