@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kimideploy.facts.probe import script
+
 PACKAGE = Path(__file__).parents[1] / "kimideploy"
 
 #: what every room may import: these import no room
@@ -23,18 +25,20 @@ ARROWS: dict[str, set[str]] = {
     "engines": {"planning", "catalog"},
     "render": {"engines", "planning", "catalog"},
     "weights": DECISIONS,
+    "doctor": {"engines", "planning", "catalog", "facts"},
     "conformance": DECISIONS,
     "guard": DECISIONS | {"conformance"},
     "rehearsal": DECISIONS,
-    "apply": DECISIONS | {"conformance", "rehearsal", "weights"},
+    "apply": DECISIONS | {"conformance", "doctor", "rehearsal", "weights"},
     "remote": DECISIONS | {"apply"},
     #: a view knows the types it shows; the rooms of these are checked to bring nothing else along
-    "views": {"planning", "catalog", "facts", "apply", "weights", "conformance"},
+    "views": {"planning", "catalog", "facts", "apply", "weights", "conformance", "doctor"},
     "cli": {"*"},
 }
 #: rooms that take types from a room, not what looks at the world in it
 TYPES_ONLY = {
     "planning": {"facts.types", "facts.hardware"},
+    "doctor": {"facts.types", "facts.filesystems"},
     "engines": {"planning.types"},
     "conformance": {"facts.types"},
     "views": {
@@ -53,6 +57,9 @@ TYPES_ONLY = {
         "weights.types",
         "conformance.verdict",
         "conformance.audit.report",
+        "doctor.types",
+        "doctor.check",
+        "doctor.causes",
     },
 }
 #: who may import what reaches a process, a network or a driver
@@ -62,7 +69,14 @@ HANDS: dict[str, tuple[str, ...]] = {
     "paramiko": ("remote",),
     "huggingface_hub": ("weights",),
     "http": ("weights", "conformance", "guard", "rehearsal", "apply.ready"),
-    "urllib.request": ("weights", "conformance", "guard", "rehearsal", "apply.ready"),
+    "urllib.request": (
+        "weights",
+        "conformance",
+        "guard",
+        "rehearsal",
+        "apply.ready",
+        "facts.probe",
+    ),
     "aiohttp": ("guard",),
     "uvicorn": ("guard",),
     "httpx": (),
@@ -70,7 +84,7 @@ HANDS: dict[str, tuple[str, ...]] = {
     "click": (),
 }
 #: a decision is a function of its arguments: no clock, no chance, no environment, no disk
-PURE = ("planning", "engines")
+PURE = ("planning", "engines", "doctor")
 WORLD = ("os", "time", "datetime", "random", "socket", "tempfile", "shutil", "platform", "pathlib")
 POSIX = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")
 
@@ -153,11 +167,13 @@ def test_decisions_look_at_nothing(name: str) -> None:
     assert [] == [found for found in imports(MODULES[name]) if within(found, WORLD)]
 
 
-def test_probe_stands_alone() -> None:
+def test_probe_stands_alone(tmp_path: Path) -> None:
     """The probe can be piped to a bare python3: standard library and pynvml, nothing of ours."""
     allowed = {*sys.stdlib_module_names, "pynvml"}
+    joined = tmp_path / "probe.py"
+    joined.write_text(script(), encoding="utf-8")
 
-    roots = {name.partition(".")[0] for name in imports(MODULES["facts.probe"])}
+    roots = {name.partition(".")[0] for name in imports(joined)}
 
     assert set() == roots - allowed
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
-from kimideploy.apply import host, peer
+from kimideploy.apply import host, mend, peer
 from kimideploy.apply.answers import Action
 from kimideploy.apply.home import Home
 from kimideploy.apply.order import Order
-from kimideploy.apply.status import status
+from kimideploy.apply.status import status, story
+from kimideploy.doctor.types import Remedy
 from kimideploy.errors import RequestError
 from kimideploy.facts.types import Strict
 
@@ -34,6 +35,7 @@ class Wish(Strict, frozen=True):
     token: str = ""
     address: str = ""
     count: int = 20
+    remedies: tuple[Remedy, ...] = ()
 
 
 def _order(wish: Wish) -> Order:
@@ -45,6 +47,7 @@ def _order(wish: Wish) -> Order:
 _VERBS: dict[str, Callable[[Home, Wish], Any]] = {
     "scope": lambda home, _: home.scope,
     "status": lambda home, _: status(home),
+    "story": lambda home, _: story(home),
     "look": lambda home, wish: host.looked(home, _order(wish), wish.release),
     "apply": lambda home, wish: host.begin(home, _order(wish), wait=wish.wait, token=wish.token),
     "back": lambda home, wish: host.back(home, wish.release, wish.who, wait=wish.wait),
@@ -59,6 +62,9 @@ _VERBS: dict[str, Callable[[Home, Wish], Any]] = {
     "share": lambda home, wish: peer.share(home, wish.folders, wish.address),
     "unshare": lambda home, wish: peer.unshare(home, wish.run),
     "shareable": lambda _, wish: peer.shareable(wish.address),
+    "proposed": lambda home, wish: mend.proposed(home, wish.remedies),
+    "mend": lambda home, wish: mend.mend(home, wish.remedies, wish.who),
+    "unmend": lambda home, wish: mend.undo(home, wish.who),
     "destroy": lambda home, wish: host.destroy(home, wish.who, weights=wish.weights),
 }
 

@@ -50,7 +50,7 @@ class Report(Strict, frozen=True, omit_defaults=True):
 
 
 Action = Literal[
-    "apply", "step", "rollback", "stop", "start", "restart", "destroy", "lock", "confirm"
+    "apply", "step", "rollback", "stop", "start", "restart", "destroy", "lock", "confirm", "mend"
 ]
 Result = Literal["began", "done", "failed", "undone", "unchanged"]
 

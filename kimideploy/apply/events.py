@@ -47,7 +47,8 @@ class Noted(_Event, frozen=True, kw_only=True):
 class Checked(_Event, frozen=True, kw_only=True):
     """One thing that was looked at before the launch."""
 
-    name: Literal["command", "port", "engine", "version", "model", "access", "disk", "gpus"]
+    #: a check of the doctor, or access, disk
+    name: str
     outcome: Outcome
     evidence: str
     fix: str | None = None

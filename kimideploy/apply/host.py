@@ -19,6 +19,7 @@ from kimideploy.apply.home import UNIT, USER, Home
 from kimideploy.apply.job import job
 from kimideploy.apply.journal import Journal, now
 from kimideploy.apply.lock import held, holder, keep_out, refuse_if_held, release_hold
+from kimideploy.apply.mend import take_back
 from kimideploy.apply.order import Order, catalog_of
 from kimideploy.apply.release import Release, current, pending, release, releases, set_pending
 from kimideploy.apply.steps.base import difference, program
@@ -231,6 +232,7 @@ def destroy(home: Home, who: str, *, weights: bool) -> tuple[str, ...]:
     with held(home, who=who, why="destroy"):
         deadman.disarm(home, systemd)
         peer.unshare(home)
+        take_back(home, who)
         systemd.stop()
         systemd.disable(UNIT, TARGET)
         for name in (UNIT, TARGET):

@@ -38,6 +38,8 @@ class Job:
 
     site: Site
     launch: Launch
+    #: the profiles that the site was made from
+    catalog: Catalog
     #: what is really run: the launch's words, or the stand-in with these as its arguments
     argv: tuple[str, ...]
     log: Path
@@ -113,6 +115,7 @@ def job(
     return Job(
         site=site,
         launch=launch,
+        catalog=catalog,
         argv=rehearsed(launch.argv) if stand_in else launch.argv,
         log=log if log is not None else _log(plan, launch),
         quiet=ready_timeout if ready_timeout is not None else _quiet(site, rehearsal),
@@ -156,12 +159,12 @@ def steps(job: Job) -> list[str]:
     names = [f"{name}={shlex.quote(value)}" for name, value in launch.env]
     names += [f"{secret.variable}=(from {secret.file})" for secret in launch.secrets]
     looked = (
-        f"port {launch.port}"
+        f"check port {launch.port}"
         if job.rehearsal == "stand-in"
-        else (f"open places, port {launch.port}, {engine.name} and its version, the weights")
+        else f"ask the doctor; check port {launch.port}, {engine.name} and its version, the weights"
     )
     lines = [
-        f"check {looked}",
+        looked,
         f"run {shlex.join(job.argv)}",
         f"  with {' '.join(names)}",
         *([f"  found through {job.venv}/bin"] if job.venv is not None else []),

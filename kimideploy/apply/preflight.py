@@ -1,158 +1,127 @@
-"""What must hold before an engine is started: judge what was seen. Pure."""
+"""What must hold right before an engine is started, asked of the doctor's checks and of the host.
+
+The doctor has been asked all of its checks before; a load may begin hours later, after a pull or a
+boot, and what may have changed since is asked again.
+"""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from kimideploy.apply.events import Checked
-from kimideploy.apply.look import INCOMPLETE, Folder, Port, Seen
+import msgspec
+
+from kimideploy.apply.events import Checked, Outcome
+from kimideploy.apply.job import Job
 from kimideploy.apply.reach import Closed
-from kimideploy.catalog.versions import denial, older
-from kimideploy.engines.llamacpp import first_part
-from kimideploy.engines.site import Site, unresolved
-from kimideploy.errors import BusyError, KimiError, MachineError, RequestError, WeightsError
-from kimideploy.planning.types import Launch
-from kimideploy.quantities import GIB, MIB
+from kimideploy.doctor.aims import aims
+from kimideploy.doctor.case import Case
+from kimideploy.doctor.check import CHECKS
+from kimideploy.doctor.examine import examine
+from kimideploy.doctor.types import Examined
+from kimideploy.errors import KimiError, MachineError
+from kimideploy.facts.local import inspect_local
+from kimideploy.facts.types import HostFacts
+from kimideploy.quantities import MIB
 
-_KINDS: dict[str, type[KimiError]] = {
-    "command": RequestError,
-    "port": BusyError,
-    "engine": MachineError,
-    "version": MachineError,
-    "model": WeightsError,
-    "access": MachineError,
-    "disk": MachineError,
-    "gpus": MachineError,
-}
+#: the checks that are asked again before a launch
+LAUNCH = ("command", "port", "engine", "engine-version", "weights")
+#: the checks of GPUs that the main process of a unit asks at every start
+GATE = (
+    "gpu-count", "gpu-lost", "gpu-recovery", "gpu-rows", "gpu-ecc", "gpu-mig", "gpu-processes",
+    "gpu-stale-memory", "gpu-persistence", "gpu-throttle", "pcie-width", "nvlink-uneven", "fabric",
+)  # fmt: skip
+#: what of the probe they need
+_LAUNCH_SOURCES = ("cpu", "engines")
+GATE_SOURCES = ("gpus",)
 #: bytes that a change writes at most besides weights: events, journal, release, unit; a guess, high
 _ROOM = 16 << 20
+_OUTCOMES: dict[str, Outcome] = {
+    "blocks": "fail",
+    "warns": "warn",
+    "notes": "warn",
+    "pass": "pass",
+    "unknown": "warn",
+}
 
 
-def judge(site: Site, launch: Launch, seen: Seen) -> tuple[Checked, ...]:
-    """Return every check with its outcome; nothing is looked at here."""
+def look(job: Job) -> HostFacts:
+    """Return what the launch of *job* would meet on this machine."""
+    wish = aims(
+        job.site,
+        job.launch,
+        venv=str(job.venv.expanduser().absolute()) if job.venv is not None else None,
+        measure=False,
+        imports=False,
+    )
+    venvs = [job.venv] if job.venv is not None else []
+    return inspect_local(venvs=venvs, aims=wish, only=_LAUNCH_SOURCES)
+
+
+def judge(job: Job, facts: HostFacts) -> tuple[Checked, ...]:
+    """Return every check of the launch with its outcome; nothing is looked at here."""
+    rehearsed = _rehearsed(job)
+    case = Case(facts, job.catalog, job.site, job.launch)
+    report = examine(case, only=[name for name in LAUNCH if name not in rehearsed])
     return (
-        _words(launch),
-        judge_port(launch, seen.port),
-        _engine(site, launch, seen),
-        _version_check(site, seen),
-        judge_model(site, seen.folder),
+        *checked(report.checks),
+        *(
+            Checked(name=name, outcome="skipped", evidence=f"rehearsal: {why}")
+            for name, why in rehearsed.items()
+            if why is not None
+        ),
     )
 
 
-def rehearsed(launch: Launch, port: Port) -> tuple[Checked, ...]:
-    """Return the checks of a rehearsal: the port counts, the rest is said to be skipped."""
-    return (
-        judge_port(launch, port),
-        _skipped("engine", f"a stand-in takes the place of {launch.argv[0]}"),
-        _skipped("version", "the stand-in speaks for the version the plan pins"),
-        _skipped("model", "no weights are read"),
-    )
+def _rehearsed(job: Job) -> dict[str, str | None]:
+    """Return the checks that a rehearsal does without, and why where that is worth a word."""
+    match job.rehearsal:
+        case "stand-in":
+            return {
+                # Why no word: a placeholder does no harm to a stand-in.
+                "command": None,
+                "engine": f"a stand-in takes the place of {job.launch.argv[0]}",
+                "engine-version": "the stand-in speaks for the version the plan pins",
+                "weights": "no weights are read",
+            }
+        case "vllm":
+            return {"weights": "the nano Kimi takes their place"}
+        case _:
+            return {}
 
 
-def without_weights(checks: Sequence[Checked]) -> tuple[Checked, ...]:
-    """Return the checks of a rehearsal on the real engine: all but the one of the weights."""
-    said = _skipped("model", "the nano Kimi takes its place")
-    return tuple(said if check.name == "model" else check for check in checks)
+def checked(found: Sequence[Examined]) -> tuple[Checked, ...]:
+    """Return each check as the event that is told, those for other plans left out."""
+    events = []
+    for one in found:
+        if one.outcome == "other":
+            continue
+        for finding in one.findings or (None,):
+            seen = finding.seen if finding is not None else one.reason or one.holds
+            severity = finding.severity if finding is not None else None
+            word = _OUTCOMES.get(
+                "pass" if severity == "fine" else severity or one.outcome, "skipped"
+            )
+            fix = finding.fix if finding is not None else None
+            events.append(Checked(name=one.name, outcome=word, evidence=seen, fix=fix))
+    return tuple(events)
 
 
 def refusal(checks: Sequence[Checked]) -> KimiError | None:
     """Return the first failed check as the error it is, or None."""
     for check in checks:
         if check.outcome == "fail":
-            return _KINDS[check.name](check.evidence, hint=check.fix)
+            kind = CHECKS[check.name].refusal if check.name in CHECKS else MachineError
+            return kind(check.evidence, hint=check.fix)
     return None
 
 
-# --- judging -----------------------------------------------------------------------------
-
-
-def _skipped(name: Literal["engine", "version", "model"], why: str) -> Checked:
-    return Checked(name=name, outcome="skipped", evidence=f"rehearsal: {why}")
-
-
-def _words(launch: Launch) -> Checked:
-    missing = unresolved(launch)
-    if missing:
-        return Checked(
-            name="command",
-            outcome="fail",
-            evidence=f"{', '.join(missing)} stands for a word nobody has said",
-            fix="plan again with --head-address ADDRESS or --model-path FILE",
-        )
-    return Checked(name="command", outcome="pass", evidence="every word of it is said")
-
-
-def judge_port(launch: Launch, port: Port) -> Checked:
-    """Return whether the engine may listen."""
-    where = f"port {launch.port} of {launch.host}"
-    if launch.headless:
-        return Checked(name="port", outcome="skipped", evidence="this node has no endpoint")
-    if port.state == "taken":
-        who = f" by {port.holder}" if port.holder is not None else ""
-        return Checked(
-            name="port",
-            outcome="fail",
-            evidence=f"{where} is taken{who}",
-            fix=f"end it, or choose another: --port {launch.port + 1}",
-        )
-    if port.state == "forbidden":
-        return Checked(
-            name="port",
-            outcome="fail",
-            evidence=f"{where} can't be listened on: {port.holder}",
-            fix="--port with one above 1023, --bind with an address of this machine",
-        )
-    return Checked(name="port", outcome="pass", evidence=f"{where} is free")
-
-
-def _engine(site: Site, launch: Launch, seen: Seen) -> Checked:
-    if seen.executable is None:
-        wanted = site.engine.install.requirements.get("amd" if site.amd else "nvidia", ())
-        how = f"; to install it: uv pip install {shlex.join(wanted)}" if wanted else ""
-        return Checked(
-            name="engine",
-            outcome="fail",
-            evidence=f"{site.engine.name} is not here: no {launch.argv[0]} in PATH",
-            fix=f"--venv FOLDER names the environment it is in{how}",
-        )
-    return Checked(name="engine", outcome="pass", evidence=seen.executable)
-
-
-def _version_check(site: Site, seen: Seen) -> Checked:
-    engine, version = site.engine, seen.version
-    if seen.executable is None:
-        return Checked(name="version", outcome="skipped", evidence="no engine")
-    if version is None:
-        return Checked(
-            name="version",
-            outcome="warn",
-            evidence=f"{engine.name} does not say its version; the plan is for"
-            f" {engine.versions.pinned}",
-        )
-    floor = site.model.engines.get(engine.id)
-    for minimum in (engine.versions.minimum, floor.minimum if floor is not None else None):
-        if minimum is not None and older(version, minimum):
-            return Checked(
-                name="version",
-                outcome="fail",
-                evidence=f"{engine.name} {version} is older than {minimum}, which"
-                f" {site.model.name} needs",
-                fix=f"install {engine.versions.pinned}",
-            )
-    denied = denial(
-        engine, version, generation=site.node.generation, architecture=seen.architecture
+def with_port_free(facts: HostFacts) -> HostFacts:
+    """Return *facts* as they will be when the release before is stopped: it holds the port."""
+    free = tuple(
+        msgspec.structs.replace(one, state="free", holder=None) for one in facts.listen or ()
     )
-    if denied is not None:
-        return Checked(
-            name="version",
-            outcome="fail",
-            evidence=f"{engine.name} {version} must not be used here: {denied.why}",
-            fix=f"install {engine.versions.pinned}; see {denied.link}",
-        )
-    return Checked(name="version", outcome="pass", evidence=f"{engine.name} {version}")
+    return msgspec.structs.replace(facts, listen=free)
 
 
 def judge_reach(user: str, closed: Sequence[Closed]) -> tuple[Checked, ...]:
@@ -186,72 +155,3 @@ def judge_room(path: Path, free: int) -> tuple[Checked, ...]:
             " unfinished pulls",
         ),
     )
-
-
-def judge_model(site: Site, folder: Folder | None) -> Checked:
-    """Return whether the weights are all there, by name and size; hashes are not asked for."""
-    if folder is None:
-        return Checked(
-            name="model",
-            outcome="warn",
-            evidence=f"{site.engine.name} fetches {site.weights} itself, and nothing checks"
-            " what comes",
-            fix="--model-path FOLDER with the weights in it",
-        )
-    problem = _lacking(site, folder)
-    if problem is not None:
-        return Checked(
-            name="model",
-            outcome="fail",
-            evidence=f"{folder.path}: {problem}",
-            fix="fetch what is missing, or name the right folder with --model-path",
-        )
-    amount = f"{folder.path}: {sum(folder.sizes.values()) / GIB:.1f} GiB, all there"
-    if _unfinished(folder):
-        return Checked(
-            name="model",
-            outcome="warn",
-            evidence=f"{amount}, and {_unfinished(folder)} left over from a broken download",
-            fix="delete the *.incomplete files, nothing needs them",
-        )
-    return Checked(name="model", outcome="pass", evidence=amount)
-
-
-def _lacking(site: Site, folder: Folder) -> str | None:
-    """What makes the folder incomplete, in words."""
-    if not folder.exists:
-        return "there is no such folder"
-    if site.engine.id == "llamacpp":
-        wanted = _parts(Path(first_part(site)).name)
-    elif "config.json" not in folder.sizes:
-        return "there is no config.json in it, so this is no model"
-    elif folder.broken_index is not None:
-        return folder.broken_index
-    else:
-        wanted = folder.shards or ("model.safetensors",)
-    gone = [name for name in wanted if not folder.sizes.get(name)]
-    if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        unfinished = _unfinished(folder)
-        pulled = f"; {unfinished} are of a download that did not end" if unfinished else ""
-        return f"{gone[0]}{more} of {len(wanted)} weight files missing or empty{pulled}"
-    for name in wanted:
-        if folder.sizes[name] < folder.promised.get(name, 0):
-            held, whole = folder.sizes[name], folder.promised[name]
-            return f"{name} is cut off: {held:,} of {whole:,} bytes are there"
-    return None
-
-
-def _parts(first: str) -> tuple[str, ...]:
-    """Return all parts of a GGUF from the name of the first."""
-    head, _, tail = first.rpartition("-of-")
-    count = tail.removesuffix(".gguf")
-    if not head.endswith("-00001") or not count.isdecimal():
-        return (first,)
-    stem = head.removesuffix("00001")
-    return tuple(f"{stem}{part:05}-of-{count}.gguf" for part in range(1, int(count) + 1))
-
-
-def _unfinished(folder: Folder) -> str | None:
-    names = [name for name in folder.sizes if name.endswith(INCOMPLETE)]
-    return f"{len(names)} *.incomplete files" if names else None

@@ -12,7 +12,6 @@ from kimideploy.apply import preflight
 from kimideploy.apply.clock import Clock, SystemClock
 from kimideploy.apply.events import (
     Asking,
-    Checked,
     Judged,
     Noted,
     Planned,
@@ -25,7 +24,6 @@ from kimideploy.apply.events import (
 )
 from kimideploy.apply.interrupts import Interrupts, interrupts
 from kimideploy.apply.job import Job, environment, key
-from kimideploy.apply.look import look, look_at_port
 from kimideploy.apply.process import Process, start
 from kimideploy.apply.watch import Watch
 from kimideploy.conformance.client import Client
@@ -33,7 +31,6 @@ from kimideploy.conformance.run import prove
 from kimideploy.conformance.snippet import snippet
 from kimideploy.conformance.verdict import Verdict
 from kimideploy.errors import BusyError, MachineError
-from kimideploy.facts.local import inspect_local
 
 #: seconds in which an engine that broke off an answer is seen to be dying
 _DYING = 1.0
@@ -52,7 +49,7 @@ def serve(job: Job, tell: Tell, *, clock: Clock | None = None) -> Verdict:
     tell(Planned(model=plan.served_name, candidate=label, rehearsal=job.rehearsal))
     for notice in (*job.notes, *(f"{n.text} {n.link or ''}".rstrip() for n in plan.warnings)):
         tell(Noted(text=notice))
-    checks = _preflight(job)
+    checks = preflight.judge(job, preflight.look(job))
     for check in checks:
         tell(check)
     refusal = preflight.refusal(checks)
@@ -71,24 +68,6 @@ def serve(job: Job, tell: Tell, *, clock: Clock | None = None) -> Verdict:
         finally:
             caught.shield()
             _end(process, tell, clock, caught)
-
-
-def ready_but_for_weights(job: Job) -> None:
-    """Raise what would refuse *job* whatever its weights are: its port, its engine, its version."""
-    whatever = [c for c in _preflight(job) if c.name in ("port", "engine", "version")]
-    refusal = preflight.refusal(whatever)
-    if refusal is not None:
-        raise refusal
-
-
-def _preflight(job: Job) -> tuple[Checked, ...]:
-    if job.rehearsal == "stand-in":
-        port = look_at_port(job.launch.host, job.launch.port)
-        return preflight.rehearsed(job.launch, port)
-    host = inspect_local(venvs=[job.venv] if job.venv is not None else [])
-    seen = look(job.site, job.launch, host, job.path)
-    checks = preflight.judge(job.site, job.launch, seen)
-    return preflight.without_weights(checks) if job.rehearsal is not None else checks
 
 
 def _carry_out(job: Job, watch: Watch, client: Client, tell: Tell) -> Verdict:

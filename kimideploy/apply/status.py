@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 from contextlib import suppress
@@ -16,20 +15,22 @@ from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.job import job
 from kimideploy.apply.keys import key_of
 from kimideploy.apply.lock import holder
+from kimideploy.apply.mend import LIMITS
 from kimideploy.apply.order import Order, catalog_of
 from kimideploy.apply.release import Release, current, pending, release
 from kimideploy.apply.report import report
 from kimideploy.apply.systemd import State, Systemd
+from kimideploy.catalog.failures import of_engine
 from kimideploy.catalog.types import Catalog
 from kimideploy.conformance.client import Client
 from kimideploy.conformance.metrics import counted
+from kimideploy.doctor.causes import causes_in
 from kimideploy.engines.site import sites
 from kimideploy.errors import KimiError
 from kimideploy.facts.local import inspect_local
 
 #: lines of the journal that are searched for known causes
 _LINES = 2000
-_XID = re.compile(r"NVRM: Xid \((?P<gpu>[^)]*)\): (?P<code>\d+)")
 
 
 def status(home: Home) -> Status:
@@ -55,7 +56,7 @@ def status(home: Home) -> Status:
         run=every[0] if every else None,
         gpus=tuple(
             GpuUse(gpu.index, gpu.name, gpu.memory_used, gpu.memory_total, gpu.error)
-            for gpu in inspect_local().gpus
+            for gpu in inspect_local(only=("gpus",)).gpus
         ),
     )
     return _with_release(base, home, found, state) if found is not None else base
@@ -94,8 +95,9 @@ def drift(home: Home, found: Release, state: State) -> tuple[str, ...]:
         ways.append(f"{home.unit} is gone")
     elif on_disk != found.unit:
         ways.append(f"{home.unit} was changed by hand")
-    if state.said.get("DropInPaths"):
-        ways.append(f"drop-ins change the unit: {state.said['DropInPaths']}")
+    strange = [p for p in state.said.get("DropInPaths", "").split() if not p.endswith(f"/{LIMITS}")]
+    if strange:
+        ways.append(f"drop-ins change the unit: {' '.join(strange)}")
     if state.said.get("NeedDaemonReload") == "yes":
         ways.append("systemd has not read the unit as it is on the disk")
     if state.known and not state.is_enabled:
@@ -108,23 +110,18 @@ def drift(home: Home, found: Release, state: State) -> tuple[str, ...]:
 def troubles(home: Home, order: Order, catalog: Catalog, found: Release) -> tuple[Trouble, ...]:
     """Return the last lines of the journal that have a known cause, and the GPUs' own errors."""
     engine = sites(found.plan(), catalog)[order.node].engine
-    known = [(re.compile(one.pattern), one) for one in engine.log.failures]
-    seen: dict[str, Trouble] = {}
-    for line in journal(home, "-u", UNIT, "-n", str(_LINES), "-o", "cat", "-b"):
-        for pattern, one in known:
-            if pattern.search(line):
-                seen[one.id] = Trouble(line[:200], one.cause, one.fix, one.link)
-                break
-    for line in journal(home, "_TRANSPORT=kernel", "-n", str(_LINES), "-o", "cat", "-b"):
-        xid = _XID.search(line)
-        if xid is not None:
-            seen[f"xid {xid['code']} {xid['gpu']}"] = Trouble(
-                line[:200],
-                f"Xid {xid['code']}: the driver reports a fault of the GPU at {xid['gpu']}",
-                "look its number up; many need a reset or a reboot",
-                "https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html",
-            )
-    return tuple(seen.values())
+    known = of_engine(catalog.failures, engine.id)
+    return tuple(
+        Trouble(one.line, one.failure.cause, one.failure.fix, one.failure.link)
+        for one in causes_in("\n".join(story(home)), known)
+    )
+
+
+def story(home: Home) -> list[str]:
+    """Return what the unit, and then the kernel, wrote into the journal since the boot."""
+    told = journal(home, "-u", UNIT, "-n", str(_LINES), "-o", "cat", "-b")
+    # Why too: what the kernel says of an engine that died is not in the unit's journal.
+    return told + journal(home, "_TRANSPORT=kernel", "-n", str(_LINES), "-o", "cat", "-b")
 
 
 def journal(home: Home, *words: str) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from kimideploy.apply import gate
+from kimideploy.apply import preflight
 from kimideploy.apply.answers import Report
 from kimideploy.apply.clock import Clock, SystemClock
 from kimideploy.apply.events import Died, Event, Progress, Said
@@ -29,7 +29,6 @@ from kimideploy.apply.job import Job, environment, job
 from kimideploy.apply.keys import handed_over
 from kimideploy.apply.notify import OURS, Notifier
 from kimideploy.apply.order import catalog_of
-from kimideploy.apply.preflight import refusal
 from kimideploy.apply.process import start_into
 from kimideploy.apply.release import release
 from kimideploy.apply.steps.base import venv_of
@@ -37,6 +36,9 @@ from kimideploy.apply.watch import Watch
 from kimideploy.conformance.client import Client, Unreachable
 from kimideploy.conformance.metrics import counted
 from kimideploy.conformance.tokens import token
+from kimideploy.doctor.case import Case
+from kimideploy.doctor.checks.gpus import is_coming_up
+from kimideploy.doctor.examine import examine
 from kimideploy.errors import BusyError, EngineError, KimiError
 from kimideploy.facts.local import inspect_local
 
@@ -104,15 +106,17 @@ def _gate(what: Job, clock: Clock) -> None:
     Why here and not in ExecStartPre=: RestartPreventExitStatus= looks at the main process alone,
     and a dead GPU must not be hammered.
     """
-    until, host = clock.now() + _COMING_UP, inspect_local()
-    while gate.is_coming_up(host) and clock.now() < until:
+    until, host = clock.now() + _COMING_UP, inspect_local(only=preflight.GATE_SOURCES)
+    while is_coming_up(host.gpus) and clock.now() < until:
         print("waiting for the NVSwitch fabric", flush=True)  # noqa: T201  the journal reads it
         clock.sleep(_LOOK)
-        host = inspect_local()
-    checks = gate.judge(what.site, host)
+        host = inspect_local(only=preflight.GATE_SOURCES)
+    report = examine(Case(host, what.catalog, what.site, what.launch), only=preflight.GATE)
+    # Why not all: what can't be known of a GPU is no news at every start.
+    checks = preflight.checked([one for one in report.checks if one.findings])
     for check in checks:
         print(f"{check.outcome}: {check.evidence}", flush=True)  # noqa: T201  the journal reads it
-    refused = refusal(checks)
+    refused = preflight.refusal(checks)
     if refused is not None:
         raise refused
 

@@ -14,13 +14,13 @@ from kimideploy.apply.events import Change, Checked, Noted
 from kimideploy.apply.home import UNIT, USER
 from kimideploy.apply.job import Job, job
 from kimideploy.apply.journal import now
-from kimideploy.apply.look import INCOMPLETE, Seen, look, look_at_port
-from kimideploy.apply.ports import holders
 from kimideploy.apply.reach import closed_to, of_program
 from kimideploy.apply.release import Made, store
 from kimideploy.apply.steps.base import Step, Work, difference, program
 from kimideploy.errors import EngineError
-from kimideploy.facts.local import inspect_local
+from kimideploy.facts.probe.folder import INCOMPLETE
+from kimideploy.facts.probe.ports import holders
+from kimideploy.facts.types import HostFacts
 from kimideploy.render.files import Supervised, unit
 
 
@@ -84,26 +84,13 @@ class CheckStep(Step):
         return [*self._launchable(work, what), *preflight.judge_room(state, free)]
 
     def _launchable(self, work: Work, what: Job) -> list[Checked]:
-        site, launch = what.site, what.launch
-        port = look_at_port(launch.host, launch.port)
-        if port.state == "taken" and _ours(work, launch.port):
-            # Why: the release before holds it until it is stopped.
-            port = type(port)("free")
-        if what.rehearsal == "stand-in":
-            return list(preflight.rehearsed(launch, port))
-        host = inspect_local(venvs=[work.venv] if work.venv is not None else [])
-        seen = look(site, launch, host, what.path)
-        checks = preflight.judge(site, launch, seen)
-        if what.rehearsal is not None:
-            checks = preflight.without_weights(checks)
-        closed = closed_to(USER, _needed(seen)) if work.home.scope == "system" else ()
-        return [
-            *(
-                check if check.name != "port" else preflight.judge_port(launch, port)
-                for check in checks
-            ),
-            *preflight.judge_reach(USER, closed),
-        ]
+        facts = preflight.look(what)
+        if _ours(work, what.launch.port):
+            facts = preflight.with_port_free(facts)
+        checks = preflight.judge(what, facts)
+        if what.rehearsal == "stand-in" or work.home.scope != "system":
+            return list(checks)
+        return [*checks, *preflight.judge_reach(USER, closed_to(USER, _needed(facts)))]
 
     def _verify(self, work: Work) -> None:
         """Raise EngineError if systemd has anything to say against the unit."""
@@ -156,15 +143,14 @@ def _is_same(work: Work, same: str | None) -> bool:
     )
 
 
-def _needed(seen: Seen) -> list[tuple[Path, int]]:
+def _needed(facts: HostFacts) -> list[tuple[Path, int]]:
     """Return what the engine's user must be able to run, and to read."""
-    needed = list(of_program(Path(seen.executable))) if seen.executable is not None else []
-    if seen.folder is not None and seen.folder.exists:
-        folder = Path(seen.folder.path)
-        needed.append((folder, os.R_OK | os.X_OK))
-        needed += [
-            (folder / name, os.R_OK) for name in seen.folder.sizes if not name.endswith(INCOMPLETE)
-        ]
+    programs = [Path(one.path) for one in facts.programs or () if one.path is not None]
+    needed = [pair for program in programs for pair in of_program(program)]
+    if facts.weights is not None and facts.weights.exists:
+        folder = Path(facts.weights.path)
+        names = [name for name in facts.weights.sizes if not name.endswith(INCOMPLETE)]
+        needed += [(folder, os.R_OK | os.X_OK), *((folder / name, os.R_OK) for name in names)]
     return needed
 
 

@@ -1,113 +1,56 @@
-"""Which GPUs may be given to an engine; the facts come from the real binding on a stub driver."""
+"""Which GPUs the unit gives to an engine; the facts come from the real binding on a stub driver."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import msgspec
-import pytest
 
-from kimideploy.apply.gate import is_coming_up, judge
+from kimideploy.apply.preflight import GATE, checked
+from kimideploy.doctor.case import Case
+from kimideploy.doctor.check import CHECKS
+from kimideploy.doctor.checks.gpus import is_coming_up
+from kimideploy.doctor.examine import examine
 from kimideploy.engines import complete
 from kimideploy.engines.site import sites
-from kimideploy.facts.types import GpuFacts, GpuProcess, HostFacts
-from kimideploy.quantities import GIB
+from kimideploy.facts.types import HostFacts
 from tests import nvml
+from tests.doctor.cases import facts_of
 from tests.unit.engines.plans import CATALOG, plan
 from tests.unit.facts.conftest import run_probe
 
-SOUND = GpuFacts(
-    index=0,
-    name="NVIDIA H200",
-    memory_used=0,
-    mig=False,
-    persistence=True,
-    nvlinks_active=18,
-    nvlinks_total=18,
-    recovery="none",
-    rows_pending=False,
-    rows_failed=False,
-    ecc_uncorrected=0,
-    fabric="up",
-    slowdowns=(),
-    pcie_width=16,
-    pcie_width_max=16,
-)
+
+def _judged(facts: HostFacts) -> list[tuple[str, str, str | None]]:
+    found = complete(plan(), CATALOG)
+    case = Case(facts, CATALOG, sites(found, CATALOG)[0], found.launches[0])
+    told = checked([one for one in examine(case, only=GATE).checks if one.findings])
+    return [(check.outcome, check.evidence, check.fix) for check in told]
 
 
-def _judged(*gpus: GpuFacts) -> list[tuple[str, str]]:
-    site = sites(complete(plan(), CATALOG), CATALOG)[0]
-    host = HostFacts(hostname="h", gpus=gpus)
-    return [(check.outcome, check.evidence) for check in judge(site, host)]
-
-
-def _eight(**change: object) -> list[tuple[str, str]]:
-    """Return what is said of eight GPUs of which the third differs."""
-    gpus = [msgspec.structs.replace(SOUND, index=index) for index in range(8)]
-    gpus[3] = msgspec.structs.replace(gpus[3], **change)
-    return _judged(*gpus)
+def test_the_gate_is_made_of_checks() -> None:
+    """Every name of it is a check's."""
+    assert set(GATE) <= set(CHECKS)
 
 
 def test_sound_gpus_pass() -> None:
     """Eight sound GPUs are one line."""
-    assert [("pass", "8 GPUs answer, and nothing else computes on them")] == _eight()
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"error": "GPU is lost"}, "GPU 3 is lost"),
-        ({"recovery": "GPU reset"}, "the driver asks for GPU reset"),
-        ({"recovery": "drain and reset"}, "the driver asks for drain and reset"),
-        ({"rows_failed": True, "rows_pending": True}, "can't be replaced by spare rows"),
-        ({"fabric": "in progress"}, "error 802"),
-        ({"mig": True}, "MIG"),
-        ({"nvlinks_active": 17}, "GPU 3 has 17 NVLinks up, and others of its kind have 18"),
-        ({"nvlinks_active": 0}, "GPU 3 has 0 NVLinks up"),
-        ({"processes": (GpuProcess(pid=7, name="python", used=3 * GIB),)}, "python (pid 7)"),
-        ({"memory_used": 9 * GIB}, "taken by nobody the driver shows"),
-    ],
-)
-def test_sick_gpus_are_refused(change: dict[str, object], said: str) -> None:
-    """What makes a launch vain is a failure that names the GPU."""
-    failed = [evidence for outcome, evidence in _eight(**change) if outcome == "fail"]
-
-    assert any(said in evidence for evidence in failed), failed
-    assert not any(outcome == "pass" for outcome, _ in _eight(**change))
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"rows_pending": True}, "the next reset replaces"),
-        ({"ecc_uncorrected": 3}, "3 memory errors"),
-        ({"slowdowns": ("hardware slowdown",)}, "held back: hardware slowdown"),
-        ({"pcie_width": 8}, "8 of 16 PCIe lanes"),
-        ({"persistence": False}, "persistence mode"),
-    ],
-)
-def test_tired_gpus_are_told(change: dict[str, object], said: str) -> None:
-    """What slows or worries is told, and hinders nothing."""
-    judged = _eight(**change)
-
-    assert {"pass", "warn"} == {outcome for outcome, _ in judged}
-    assert any(outcome == "warn" and said in evidence for outcome, evidence in judged)
+    assert [("pass", "8 GPUs answer", None)] == _judged(facts_of({}))
 
 
 def test_what_is_unknown_hinders_nothing() -> None:
     """A driver that can't say how its GPUs are is no reason to refuse them."""
-    gpus = [GpuFacts(index=index, name="NVIDIA H200") for index in range(8)]
+    bare = {"gpus": {"=": [{"index": index, "name": "NVIDIA H200"} for index in range(8)]}}
 
-    assert [("pass", "8 GPUs answer, and nothing else computes on them")] == _judged(*gpus)
+    assert [("pass", "8 GPUs answer", None)] == _judged(facts_of(bare))
 
 
 def test_cards_without_bridges_are_sound() -> None:
     """Cards that bridges join, some or none of them, are not called broken."""
-    cards = [msgspec.structs.replace(SOUND, index=i, fabric=None) for i in range(8)]
-    none = [msgspec.structs.replace(card, nvlinks_active=0) for card in cards]
+    none = {"gpus": {"all": {"fabric": None, "nvlinks_active": 0}}}
+    one = {"gpus": {"all": {"fabric": None}, 7: {"nvlinks_active": 0}}}
 
-    assert [("pass", "8 GPUs answer, and nothing else computes on them")] == _judged(*none)
-    assert "pass" == _judged(*cards[:7], none[7])[0][0]
+    assert ["pass"] == [outcome for outcome, *_ in _judged(facts_of(none))]
+    assert {"pass", "warn"} == {outcome for outcome, *_ in _judged(facts_of(one))}
 
 
 def test_a_fabric_that_comes_up() -> None:
@@ -115,19 +58,15 @@ def test_a_fabric_that_comes_up() -> None:
     states = {"in progress": True, "not started": True, "up": False, "state 9 of NVML": False}
 
     for state, coming in states.items():
-        host = HostFacts(hostname="h", gpus=(msgspec.structs.replace(SOUND, fabric=state),))
-        assert coming is is_coming_up(host)
+        gpus = tuple(msgspec.structs.replace(g, fabric=state) for g in facts_of({}).gpus)
+        assert coming is is_coming_up(gpus)
 
 
 def test_through_the_real_binding(tmp_path: Path) -> None:
     """Each fault that the stub driver shows is judged as it should be."""
-    stub = nvml.build(tmp_path)
-    site = sites(complete(plan(), CATALOG), CATALOG)[0]
+    judged = _judged(run_probe(env=nvml.environment(nvml.build(tmp_path), "8xh200-sick")))
 
-    judged = judge(site, run_probe(env=nvml.environment(stub, "8xh200-sick")))
-
-    failed = " / ".join(check.evidence for check in judged if check.outcome == "fail")
-    assert "pass" not in {check.outcome for check in judged}
+    failed = " / ".join(seen for outcome, seen, _ in judged if outcome == "fail")
     for words in ("GPU 1 is not fit", "GPU 2", "GPU 3", "GPU 4 has broken", "fabric of GPU 6"):
         assert words in failed
-    assert all(check.fix for check in judged if check.outcome == "fail")
+    assert all(fix for outcome, _, fix in judged if outcome == "fail")
