@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "Decide how, or whether, a model fits the hardware.",
     "cost": "Say what a traffic costs on a machine of your own, and by the API.",
     "advise": "Say whether the API, your own machine or another model is the choice, and why.",
+    "doctor": "Judge a machine against a plan, or say what a log shows of a failure.",
     "render": "Write what a plan's nodes run: one file a node.",
     "report": "Write a plan as one HTML page.",
     "serve": "Serve a model here until Ctrl-C, or on hosts for good.",

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from functools import partial
+
     from kimideploy.apply.events import Rehearsal
     from kimideploy.apply.order import Order, Source
     from kimideploy.catalog.types import Catalog
     from kimideploy.cli.hosts import HostOptions
     from kimideploy.cli.options import PlanOptions
+    from kimideploy.errors import KimiError
     from kimideploy.facts.types import HostFacts
     from kimideploy.planning.types import Decision, Plan
     from kimideploy.remote.bootstrap import Reached
@@ -45,6 +48,8 @@ class Wishes:
     #: the first host pulls, and gives the weights to the others
     pull_once: bool = False
     share_address: str | None = None
+    #: checks of the doctor that must not refuse
+    skip: tuple[str, ...] = ()
     dry_run: bool = False
     as_json: bool = False
 
@@ -63,25 +68,19 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
     from kimideploy.cli.changes import applied  # noqa: PLC0415
     from kimideploy.cli.hosts import reaches  # noqa: PLC0415
     from kimideploy.cli.peers import brought  # noqa: PLC0415
-    from kimideploy.errors import KimiError  # noqa: PLC0415
-    from kimideploy.remote.places import There, each  # noqa: PLC0415
+    from kimideploy.remote.places import There  # noqa: PLC0415
 
     _possible(wishes)
     makers = [reaches(name, hosts, install=not wishes.dry_run) for name in hosts.host or ()]
-    found: list[Reached] = []
-    failed: list[KimiError] = []
-    for result in each(makers, lambda make: make()):
-        (failed if isinstance(result, KimiError) else found).append(result)  # type: ignore[arg-type]
-    # Why not the others first: a plan for several hosts needs all of them, and a copy may follow.
-    if failed:
-        for other in failed[1:]:
-            sys.stderr.write(f"error: {other.message}\n")
-        raise failed[0]
+    found = _reached(makers)
     plans = _plans(options, found, wishes)
+    barred = _barred(options, found, plans, wishes)
     orders: list[tuple[Place, Order]] = [
         (There(reached, make), _order(reached, mine, hosts, wishes))
-        for reached, make, mine in zip(found, makers, plans, strict=True)
+        for at, (reached, make, mine) in enumerate(zip(found, makers, plans, strict=True))
+        if at not in barred
     ]
+    found = [reached for at, reached in enumerate(found) if at not in barred]
     missing = [
         place.name for (place, _), one in zip(orders, found, strict=True) if not one.is_ready
     ]
@@ -98,6 +97,42 @@ def deploy(options: PlanOptions, hosts: HostOptions, wishes: Wishes) -> None:
             address = wishes.share_address or _head(options, found, wishes.ssh_config)
             orders = brought(orders, address or "", wishes)
     applied(orders, wait=wishes.wait, dry_run=wishes.dry_run, as_json=wishes.as_json)
+    if barred:
+        raise next(iter(barred.values()))
+
+
+def _reached(makers: Sequence[partial[Reached]]) -> list[Reached]:
+    """Return every host, reached; raises the error of the first that can't be."""
+    from kimideploy.errors import KimiError  # noqa: PLC0415
+    from kimideploy.remote.places import each  # noqa: PLC0415
+
+    found: list[Reached] = []
+    failed: list[KimiError] = []
+    for result in each(makers, lambda make: make()):
+        (failed if isinstance(result, KimiError) else found).append(result)  # type: ignore[arg-type]
+    # Why not the others first: a plan for several hosts needs all of them, and a copy may follow.
+    if failed:
+        for other in failed[1:]:
+            sys.stderr.write(f"error: {other.message}\n")
+        raise failed[0]
+    return found
+
+
+def _barred(
+    options: PlanOptions, found: Sequence[Reached], plans: Sequence[Mine], wishes: Wishes
+) -> dict[int, KimiError]:
+    """Return what the doctor says against hosts, by their places in *found*, after telling it.
+
+    Hosts with copies of their own don't wait for one that is not fit.
+    """
+    if wishes.rehearsal is not None or wishes.dry_run:
+        return {}
+    from kimideploy.cli.admission import admit_hosts  # noqa: PLC0415
+
+    barred = admit_hosts(options, found, plans, wishes)
+    for error in barred.values():
+        sys.stderr.write(f"left out: {error.message}\n")
+    return barred
 
 
 def _possible(wishes: Wishes) -> None:
@@ -250,15 +285,15 @@ def _facts(found: Sequence[Reached], wishes: Wishes) -> list[HostFacts]:
 
     venvs = [str(wishes.venv)] if wishes.venv is not None else []
     facts = []
-    for result in each(found, lambda one: inspect(one.shell, venvs, python=_python(one))):
+    for result in each(found, lambda one: inspect(one.shell, venvs, python=python_of(one))):
         if isinstance(result, KimiError):
             raise result
         facts.append(result)
     return facts
 
 
-def _python(reached: Reached) -> str:
-    """Return the Python that asks the driver: ours where it is there, for it has the bindings."""
+def python_of(reached: Reached) -> str:
+    """Return the Python of a host that asks the driver: ours, if it is there, has the bindings."""
     return f"{reached.top}/app/current/bin/python" if reached.is_ready else "python3"
 
 

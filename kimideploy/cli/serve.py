@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from kimideploy.cli.admission import SkipOpt
 from kimideploy.cli.hosts import HostOptions
 from kimideploy.cli.options import JsonOpt, PlanOptions, takes
 from kimideploy.cli.pull import AcceptOpt, OfflineOpt, ToOpt
@@ -29,7 +30,7 @@ EXAMPLES = [
     "kimideploy serve --model-path /srv/models/Kimi-K2.7-Code --venv ~/vllm",
     "kimideploy plan --json | kimideploy serve --plan - --venv ~/vllm",
     "kimideploy serve --rehearse=vllm --venv ~/vllm-cpu --once",
-    "kimideploy serve --host root@gpu1 --dry-run",
+    "kimideploy serve --host root@gpu1 --skip-check clock --dry-run",
     "kimideploy serve --host root@gpu1 --host root@gpu2 --pull-once",
 ]
 #: the environment the real vLLM is rehearsed in, where --venv does not name it
@@ -126,6 +127,7 @@ def serve(
     wait: Annotated[
         float, typer.Option(help="with --host: seconds to wait for somebody else's change")
     ] = 0,
+    skip_check: SkipOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a model here until Ctrl-C, or on hosts for good.
@@ -133,9 +135,13 @@ def serve(
     With --host the plan is made for that machine and carried out there, as a service that outlives
     this command; Ctrl-C leaves it alone, and `kimideploy attach` shows it again.
     The plan comes from --plan, or is made from the options of `kimideploy plan`. Weights that no
-    --model-path names are pulled first, as `kimideploy pull` does.
+    --model-path names are pulled first, as `kimideploy pull` does. Before all of it the machine is
+    examined, as `kimideploy doctor` does, and what blocks there refuses here.
     The exit code is 1 when nothing fits or the endpoint breaks a promise, 5 when the engine fails.
     """
+    from kimideploy.doctor.examine import known_names  # noqa: PLC0415
+
+    known_names(skip_check or ())
     rehearsal = _rehearsal(rehearse)
     hosts = dataclasses.replace(hosts, host=list(hosts.named(options.config)) or None)
     if hosts.host:
@@ -162,6 +168,7 @@ def serve(
                 prepare=prepare,
                 pull_once=pull_once,
                 share_address=share_address,
+                skip=tuple(skip_check or ()),
                 dry_run=dry_run,
                 as_json=as_json,
             ),
@@ -171,7 +178,6 @@ def serve(
                 prepare=prepare, pull_once=pull_once, share_address=share_address)  # fmt: skip
     # Why here: what serves on this machine takes long to load, and hosts don't need it here.
     from kimideploy.apply.job import job  # noqa: PLC0415
-    from kimideploy.apply.serve import ready_but_for_weights  # noqa: PLC0415
     from kimideploy.apply.serve import serve as run  # noqa: PLC0415
     from kimideploy.apply.weights import foretold  # noqa: PLC0415
     from kimideploy.cli.plan import refuse  # noqa: PLC0415
@@ -205,13 +211,19 @@ def serve(
         )
 
     first: Sequence[str] = ()
-    if pull and rehearsal is None and decision.request.model_path is None:
+    pulls = pull and decision.request.model_path is None
+    jobs(decision)  # Why: what is wrong with --node and --venv is said before anything is looked at
+    if rehearsal is None and not dry_run:
+        from kimideploy.cli.admission import admit_here  # noqa: PLC0415
+        from kimideploy.cli.examining import Subject  # noqa: PLC0415
+
+        subject = Subject(node=node, venv=venv, pulls=pulls, offline=offline)
+        admit_here(decision, catalog, subject, to=to, skip=skip_check or (), as_json=as_json)
+    if pulls and rehearsal is None:
         ways = pull_ways(offline=offline, accept_code=accept_code)
         if dry_run:
             decision, first = foretold(decision, catalog, root(to), ways)
         else:
-            # Why first: a port that is taken is found out before 595 GB have come for nothing.
-            ready_but_for_weights(jobs(decision))
             decision = _on_weights(decision, catalog, root(to), ways, as_json=as_json)
     what = jobs(decision)
     if dry_run:

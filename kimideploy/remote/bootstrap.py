@@ -115,6 +115,11 @@ class Reached:
         return f"{home}/.config/kimideploy"
 
     @property
+    def models(self) -> str:
+        """Where the host keeps weights."""
+        return f"{self.incoming.removesuffix('incoming')}models"
+
+    @property
     def incoming(self) -> str:
         """Where bundles are sent to."""
         if self.scope == "system":

@@ -23,6 +23,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+#: what no machine of a test has: eight GPUs, and room for a terabyte of weights
+SMALL = ("--skip-check=gpu-count", "--skip-check=disk-weights")
+
+
 def environment(folder: Path, *, version: str = VERSION) -> Path:
     """Return a Python environment in *folder* in which the test engine is installed as vLLM."""
     program = folder / "bin" / "vllm"

@@ -31,6 +31,7 @@ def serve(tmp_path: Path) -> list[str]:
         f"--venv={place.environment(tmp_path / 'venv')}",
         f"--log={tmp_path / 'engine.log'}",
         "--once",
+        *place.SMALL,
     ]
 
 
@@ -55,7 +56,7 @@ def test_events_are_json_lines(serve: list[str]) -> None:
     done = _run(*serve, "--json")
 
     kinds = [json.loads(line)["event"] for line in done.stdout.splitlines()]
-    assert ["planned", "stopped"] == [kinds[0], kinds[-1]]
+    assert ["examined", "planned", "stopped"] == [*kinds[:2], kinds[-1]]
     assert {"checked", "started", "progress", "ready", "judged", "serving"} <= set(kinds)
     assert "" == done.stderr
 
@@ -87,7 +88,7 @@ def test_a_failure_is_one_object_with_json(serve: list[str]) -> None:
 
     assert 5 == json.loads(done.stderr)["error"]["exit_code"]
     died = next(e for e in map(json.loads, done.stdout.splitlines()) if e["event"] == "died")
-    assert "a GPU ran out of memory" == died["cause"]
+    assert "a GPU ran out of memory while the engine ran" == died["cause"]
 
 
 def test_a_taken_port_is_6(serve: list[str]) -> None:
@@ -142,6 +143,35 @@ def test_a_plan_that_is_none_is_2(tmp_path: Path) -> None:
 
     assert 2 == done.returncode
     assert f"error: {tmp_path / 'plan.json'}:1:1" in done.stderr
+
+
+def test_the_doctor_is_asked_first(serve: list[str]) -> None:
+    """A machine without the GPUs of the plan is refused before anything starts, and how to go on
+    all the same is said."""
+    words = [word for word in serve if word not in place.SMALL]
+
+    done = _run(*words)
+
+    assert 3 == done.returncode
+    assert "no GPU can be reached" in done.stderr
+    assert "--skip-check gpu-count" in done.stderr
+    assert not Path(serve[3].removeprefix("--log=")).exists()
+
+
+def test_what_is_skipped_is_told(serve: list[str]) -> None:
+    """The operator's word is obeyed, and the finding is shown all the same."""
+    done = _run(*serve)
+
+    assert 0 == done.returncode
+    assert "skipped: no GPU can be reached" in done.stderr
+
+
+def test_a_check_that_is_none_is_2(serve: list[str]) -> None:
+    """A slip of the pen skips nothing silently."""
+    done = _run(*serve, "--skip-check=gpu-cuont")
+
+    assert 2 == done.returncode
+    assert "did you mean `gpu-count`" in done.stderr
 
 
 def test_what_does_not_fit_is_1() -> None:

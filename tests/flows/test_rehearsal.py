@@ -85,7 +85,7 @@ def test_all_shards_are_counted(engine: EngineId, tmp_path: Path) -> None:
         ("oom", "a GPU ran out of memory"),
         ("port", "something else listens on the port"),
         ("version", "this version does not know"),
-        ("exit0", "the engine process died"),
+        ("exit0", "the engine process ended"),
     ],
 )
 def test_known_deaths_are_explained(failure: str, cause: str, tmp_path: Path) -> None:
@@ -127,6 +127,9 @@ def test_the_first_command_of_the_readme(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
     serving = next(event for event in events if event["event"] == "serving")
     assert f"http://127.0.0.1:{port}" == serving["url"]
-    assert {"port": "pass", "engine": "skipped", "version": "skipped", "model": "skipped"} == {
-        event["name"]: event["outcome"] for event in events if event["event"] == "checked"
-    }
+    assert {
+        "port": "pass",
+        "engine": "skipped",
+        "engine-version": "skipped",
+        "weights": "skipped",
+    } == {event["name"]: event["outcome"] for event in events if event["event"] == "checked"}

@@ -115,10 +115,11 @@ def test_an_engine_out_of_memory_is_explained(ready: Job, monkeypatch: pytest.Mo
 
     assert isinstance(error, EngineError)
     died = _died(events)
-    assert "a GPU ran out of memory" == died.cause
+    assert "a GPU ran out of memory while the engine ran" == died.cause
     assert "loading weights" == died.stage
     assert any("OutOfMemoryError" in line for line in died.lines)
-    assert "vLLM ended with status 1 while loading weights: a GPU ran out of memory" == str(error)
+    said = "vLLM ended with status 1 while loading weights: a GPU ran out of memory while the"
+    assert f"{said} engine ran" == str(error)
 
 
 def test_status_0_unasked_is_a_failure(ready: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +177,7 @@ def test_dying_under_the_first_request_is_dying(
     events, error = _serve(ready, monkeypatch, "dies-asked")
 
     assert isinstance(error, EngineError)
-    assert "a GPU ran out of memory" == _died(events).cause
+    assert "a GPU ran out of memory while the engine ran" == _died(events).cause
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")

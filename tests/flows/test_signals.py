@@ -32,6 +32,7 @@ def _serving(tmp_path: Path, mode: str) -> Iterator[tuple[subprocess.Popen[str],
         f"--venv={place.environment(tmp_path / 'venv')}",
         f"--log={tmp_path / 'engine.log'}",
         "--json",
+        *place.SMALL,
         TEST_ENGINE=mode,
     )
     with subprocess.Popen(

@@ -55,8 +55,8 @@ def serve(tmp_path: Path, *more: str) -> subprocess.CompletedProcess[str]:
     saved, venv = place.saved(unpulled(), tmp_path / "plan.json"), tmp_path / "venv"
     argv, env = place.cli(
         "serve", f"--plan={saved}", f"--venv={venv if venv.exists() else place.environment(venv)}",
-        f"--log={tmp_path / 'engine.log'}", f"--to={tmp_path / 'store'}", "--once", *more,
-        TEST_ENGINE="fine",
+        f"--log={tmp_path / 'engine.log'}", f"--to={tmp_path / 'store'}", "--once",
+        *place.SMALL, *more, TEST_ENGINE="fine",
     )  # fmt: skip
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, check=False)
 
@@ -102,13 +102,13 @@ def test_offline(tmp_path: Path, hub: Hub) -> None:
 def test_the_machine_is_looked_at_first(hub: Hub, tmp_path: Path) -> None:
     """A port that is taken, or an engine that is not here, is told before anything is pulled."""
     saved = place.saved(unpulled(), tmp_path / "plan.json")
-    words = ("serve", f"--plan={saved}", f"--to={tmp_path / 'store'}", "--once")
+    words = ("serve", f"--plan={saved}", f"--to={tmp_path / 'store'}", "--once", *place.SMALL)
     argv, env = place.cli(*words)
     bare = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=90, check=False)
 
     assert 3 == bare.returncode
     assert "vLLM is not here" in bare.stderr
-    assert not hub.log
+    assert [("HEAD", "/")] == [(asked.method, asked.path) for asked in hub.log]
     assert not (tmp_path / "store").exists()
 
 
@@ -142,7 +142,8 @@ def test_no_pull(hub: Hub, tmp_path: Path) -> None:
     started = next(event for event in events if event["event"] == "started")
 
     assert REPO in started["argv"]
-    assert not hub.log
+    # Why one: the doctor asks whether the hub can be reached, as the engine will need it.
+    assert [("HEAD", "/")] == [(asked.method, asked.path) for asked in hub.log]
 
 
 def brought(found: Plan, tmp_path: Path) -> Plan:
@@ -235,7 +236,7 @@ def test_the_draft_is_pinned(hub: Hub, tmp_path: Path) -> None:
 def test_a_network_file_system(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On NFS vLLM is told to read ahead, and waits as long as the measured rate demands."""
     monkeypatch.setattr(load, "filesystem", lambda _: "nfs4")
-    monkeypatch.setattr(load, "_rate", lambda *_: 100.0)
+    monkeypatch.setattr(load, "read_rate", lambda *_, **__: 100.0)
     found = brought(unpulled(), tmp_path)
     words = found.launches[0].argv
     env = dict(found.launches[0].env)
