@@ -71,7 +71,7 @@ def admit_hosts(
 
     catalog = load_catalog(user_overlays(options.profiles or ()))
     subjects = [
-        _subject(rank, one, mine, wishes, catalog)
+        subject_of(rank, one, mine, wishes, catalog)
         for rank, (one, mine) in enumerate(zip(found, plans, strict=True))
     ]
 
@@ -104,7 +104,8 @@ def admit_hosts(
     return errors
 
 
-def _subject(rank: int, one: Reached, mine: Mine, wishes: Wishes, catalog: Catalog) -> Subject:
+def subject_of(rank: int, one: Reached, mine: Mine, wishes: Wishes, catalog: Catalog) -> Subject:
+    """Return how a host is going to serve its part of a plan."""
     from kimideploy.cli.examining import Subject, stored  # noqa: PLC0415
 
     named = mine.plan.request.model_path is not None or mine.plan.local is not None

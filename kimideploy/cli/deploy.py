@@ -223,7 +223,7 @@ def _plans(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> li
     from kimideploy.planning.types import Plan  # noqa: PLC0415
 
     profiles = overlay(user_overlays(options.profiles or ()))
-    decisions = _decided(options, found, wishes)
+    decisions = decided(options, found, wishes)
     plans: list[Plan] = []
     for decision in decisions:
         if not isinstance(decision, Plan):
@@ -243,7 +243,7 @@ def _plans(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> li
     return [Mine(plan, rank if nodes > 1 else 0, profiles) for rank, plan in enumerate(plans)]
 
 
-def _decided(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> list[Decision]:
+def decided(options: PlanOptions, found: Sequence[Reached], wishes: Wishes) -> list[Decision]:
     """Return one decision a host: the saved plan, each host's own, or one over all of them."""
     import dataclasses  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -15,7 +15,7 @@ from kimideploy.cli.examining import Subject, aims_of, case_of, looked_here, sto
 from kimideploy.doctor.case import Case
 from kimideploy.doctor.examine import examine, no_fit
 from kimideploy.doctor.types import Examined, Report
-from kimideploy.errors import RequestError
+from kimideploy.errors import KimiError, RequestError
 from kimideploy.facts.types import HostFacts
 from kimideploy.planning.types import NoFit, Plan
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kimideploy.cli.hosts import HostOptions
     from kimideploy.cli.options import PlanOptions
     from kimideploy.planning.types import Decision
-    from kimideploy.remote.bootstrap import Reached
 
+T = TypeVar("T")
 #: bytes of a log that are searched, from its end
 _LOG = 8 << 20
 
@@ -82,8 +82,10 @@ def log_text(name: str) -> str:
             data = sys.stdin.buffer.read()
         else:
             with Path(name).open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - _LOG))
+                # Why if: a pipe that the shell made, <(journalctl …), is a file, too.
+                if file.seekable():
+                    file.seek(0, 2)
+                    file.seek(max(0, file.tell() - _LOG))
                 data = file.read()
     except OSError as error:
         raise RequestError(f"--log {name} can't be read: {error.strerror}") from error
@@ -139,53 +141,68 @@ def _several(
     for rank, (name, facts) in enumerate(zip(names, found, strict=True)):
         node = rank if len(found) > 1 and nodes > 1 else subject.node
         machine = _machine(name, decision, catalog, facts, dataclasses.replace(subject, node=node))
-        others = tuple(other for other in found if other is not facts) if nodes > 1 else ()
-        made.append(
-            dataclasses.replace(machine, case=dataclasses.replace(machine.case, others=others))
-        )
+        made.append(_among(machine, found if nodes > 1 else [], facts))
     return made
 
 
 def _of_hosts(
     options: PlanOptions, hosts: HostOptions, plan: str | None, subject: Subject
 ) -> list[Machine]:
-    from kimideploy.cli.deploy import python_of  # noqa: PLC0415
+    from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
+    from kimideploy.cli.admission import subject_of  # noqa: PLC0415
+    from kimideploy.cli.deploy import Mine, Wishes, decided, python_of  # noqa: PLC0415
     from kimideploy.cli.hosts import reaches  # noqa: PLC0415
-    from kimideploy.errors import KimiError  # noqa: PLC0415
     from kimideploy.remote.inspect import inspect  # noqa: PLC0415
     from kimideploy.remote.places import each  # noqa: PLC0415
 
-    venvs = [str(subject.venv)] if subject.venv is not None else []
     makers = [reaches(name, hosts, install=False) for name in hosts.names]
-    reached: list[Reached] = []
-    for result in each(makers, lambda make: make()):
-        if isinstance(result, KimiError):
-            raise result
-        reached.append(result)
+    reached = _all(each(makers, lambda make: make()))
+    wishes = Wishes(
+        plan=plan, ssh_config=hosts.ssh_config, venv=subject.venv, rehearsal=None, offline=False,
+        accept_code=False,
+    )  # fmt: skip
+    decisions = decided(options, reached, wishes)
+    nodes = max((d.candidate.nodes for d in decisions if isinstance(d, Plan)), default=1)
+    if nodes not in (1, len(reached)):
+        raise RequestError(f"the plan is for {nodes} nodes, and {len(reached)} hosts were named")
+    catalog = load_catalog(user_overlays(options.profiles or ()))
 
-    def facts_of(one: Reached) -> HostFacts:
-        return inspect(one.shell, venvs, python=python_of(one))
+    def subject_there(rank: int) -> Subject:
+        found = decisions[rank]
+        if isinstance(found, NoFit):
+            return subject
+        mine = Mine(found, rank if nodes > 1 else subject.node, ())
+        as_served = subject_of(rank, reached[rank], mine, wishes, catalog)
+        return dataclasses.replace(as_served, container=subject.container)
 
-    found = _all(each(reached, facts_of))
-    decision, catalog = _decision(options, plan, found)
-    if isinstance(decision, Plan):
-        nodes = decision.candidate.nodes
+    subjects = [subject_there(rank) for rank in range(len(reached))]
 
-        def again(pair: tuple[int, Reached]) -> HostFacts:
-            rank, one = pair
-            mine = dataclasses.replace(subject, node=rank if nodes > 1 else subject.node)
-            aims = aims_of(decision, catalog, mine)
-            return inspect(one.shell, venvs, python=python_of(one), aims=aims)
+    def look(rank: int) -> HostFacts:
+        one, found = reached[rank], decisions[rank]
+        venvs = [str(subject.venv)] if subject.venv is not None else []
+        aims = aims_of(found if isinstance(found, Plan) else None, catalog, subjects[rank])
+        return inspect(one.shell, venvs, python=python_of(one), aims=aims)
 
-        found = _all(each(list(enumerate(reached)), again))
-    names = [str(one.shell.address) for one in reached]
-    return _several(decision, catalog, found, names, subject)
+    facts = _all(each(list(range(len(reached))), look))
+    made = []
+    for rank, one in enumerate(reached):
+        name = str(one.shell.address)
+        machine = _machine(name, decisions[rank], catalog, facts[rank], subjects[rank])
+        made.append(_among(machine, facts if nodes > 1 else [], facts[rank]))
+    return made
 
 
-def _all(results: Sequence[HostFacts | Exception]) -> list[HostFacts]:
+def _among(machine: Machine, every: Sequence[HostFacts], mine: HostFacts) -> Machine:
+    """Return *machine* with the other nodes of its plan."""
+    others = tuple(facts for facts in every if facts is not mine)
+    return dataclasses.replace(machine, case=dataclasses.replace(machine.case, others=others))
+
+
+def _all(results: Sequence[T | KimiError]) -> list[T]:
+    """Return the results; raises the first error among them."""
     found = []
     for result in results:
-        if isinstance(result, Exception):
+        if isinstance(result, KimiError):
             raise result
         found.append(result)
     return found

@@ -82,6 +82,12 @@ def doctor(
     `doctor --save` or `inspect --json`. The exit code is 0 when nothing blocks and 1 when
     something does; with --log 0 when a known failure was found and 1 when none was.
     """
+    from kimideploy.errors import RequestError  # noqa: PLC0415
+
+    if log is not None and hosts.host and log != _UNIT:
+        raise RequestError(
+            f"--log {log} is a file of this machine", hint=f"--log {_UNIT} reads a host's journal"
+        )
     if listing or explain is not None:
         _explain(explain, as_json=as_json)
         return
@@ -96,6 +102,11 @@ def doctor(
     from kimideploy.doctor.examine import known_names  # noqa: PLC0415
 
     known_names(only or ())
+    if fix and options.facts:
+        raise RequestError(
+            "--fix changes the machine it looks at, and --facts is a file",
+            hint="--host USER@HOST for another machine",
+        )
     subject = Subject(node=node, venv=venv, container=container, unit=bool(hosts.names))
     found = _machines(options, hosts, plan, subject, save)
     reports = [(machine.name, report(machine, only or ())) for machine in found]

@@ -131,6 +131,10 @@ def test_a_hub_that_hangs_is_unreachable() -> None:
         (("--log", "/nowhere/at-all.log"), "can't be read"),
         (("--plan", "/nowhere/plan.json"), "can't be read"),
         (("--facts", "/nowhere/facts.json"), "can't be read"),
+        (("--facts", str(SOUND), "--fix", "--yes"), "--facts is a file"),
+        (("--facts", str(SOUND), "--host", "gpu1"), "both name the machine"),
+        (("--log", "x.log", "--host", "gpu1"), "a file of this machine"),
+        (("--facts", str(SOUND), "--model-path", FOLDER, "--node", "9"), "--node 9"),
     ],
 )
 def test_a_wrong_request_is_2(words: tuple[str, ...], said: str) -> None:
