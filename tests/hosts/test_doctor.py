@@ -200,9 +200,11 @@ def _written(rig: Rig, line: str) -> None:
     """Have a line of the unit in the host's journal."""
     boot = rig.sh(1, "cat /proc/sys/kernel/random/boot_id").strip().replace("-", "")
     machine = rig.sh(1, "cat /etc/machine-id").strip()
+    # Why right now: lines of one boot are in the order of this clock, and only the last are read.
+    uptime = rig.sh(1, "cut -d' ' -f1 /proc/uptime").strip().replace(".", "") + "0000"
     record = (
         f"__REALTIME_TIMESTAMP={rig.sh(1, 'date +%s%6N').strip()}\n"
-        f"__MONOTONIC_TIMESTAMP=1000000\n_BOOT_ID={boot}\n_MACHINE_ID={machine}\n"
+        f"__MONOTONIC_TIMESTAMP={uptime}\n_BOOT_ID={boot}\n_MACHINE_ID={machine}\n"
         f"_SYSTEMD_UNIT=kimideploy.service\n_TRANSPORT=stdout\nMESSAGE={line}\n\n"
     )
     script = f"printf %s '{record}' > /srv/line.txt; mkdir -p /var/log/journal/{machine};"
