@@ -25,7 +25,7 @@ from kimideploy.apply.release import Release, current, pending, release, release
 from kimideploy.apply.steps.base import difference, program
 from kimideploy.apply.steps.unit import TARGET
 from kimideploy.apply.systemd import Systemd, is_running
-from kimideploy.errors import BusyError, MachineError, RequestError
+from kimideploy.errors import BusyError, KimiError, MachineError, RequestError
 from kimideploy.render.quoting import file_assignment
 
 #: what a run finds in its environment besides systemd's own: how the hub is reached
@@ -232,8 +232,10 @@ def destroy(home: Home, who: str, *, weights: bool) -> tuple[str, ...]:
     with held(home, who=who, why="destroy"):
         deadman.disarm(home, systemd)
         peer.unshare(home)
-        take_back(home, who)
         systemd.stop()
+        # Why suppress: what can't be taken back is in no one's way, and the rest must go.
+        with suppress(KimiError):
+            take_back(home, who)
         systemd.disable(UNIT, TARGET)
         for name in (UNIT, TARGET):
             if (home.units / name).exists():

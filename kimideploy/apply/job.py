@@ -49,6 +49,8 @@ class Job:
     once: bool = False
     #: what the operator should know before it starts, in words
     notes: tuple[str, ...] = ()
+    #: checks of the doctor that must not refuse
+    skip: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -95,6 +97,7 @@ def job(
     rehearsal: Rehearsal | None = None,
     once: bool = False,
     notes: tuple[str, ...] = (),
+    skip: tuple[str, ...] = (),
 ) -> Job:
     """Return the Job for the plan's launch on `node`; raises RequestError if it has none.
 
@@ -123,6 +126,7 @@ def job(
         rehearsal=rehearsal,
         once=once,
         notes=notes,
+        skip=skip,
     )
 
 

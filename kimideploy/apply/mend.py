@@ -9,6 +9,7 @@ import os
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -280,7 +281,15 @@ def mend(home: Home, remedies: Sequence[Remedy], who: str) -> tuple[Proposed, ..
             # Why not again: what counts is how it was before us, not before the second time.
             if not any(old.remedy == one for old in applied):
                 _keep(home, [*applied, Mended(one, now(), who, what.before())])
-            what.do()
+            try:
+                what.do()
+            except KimiError:
+                # Why: what can't be done must not stand in the way of --undo and of destroy.
+                if not any(old.remedy == one for old in applied):
+                    with suppress(KimiError):
+                        what.undo(next(m.before for m in mended(home) if m.remedy == one))
+                    _keep(home, applied)
+                raise
             _note(home, who, f"{one}: {'; '.join(change.what for change in changes)}")
             done.append(Proposed(one, changes))
     return tuple(done)
@@ -307,11 +316,19 @@ def undo(home: Home, who: str) -> tuple[Remedy, ...]:
 def take_back(home: Home, who: str) -> tuple[Remedy, ...]:
     """Return what was taken back; whoever calls it holds the host."""
     undone: list[Remedy] = []
+    failed: list[KimiError] = []
     for one in reversed(mended(home)):
-        MENDS[one.remedy]().undo(one.before)
+        try:
+            MENDS[one.remedy]().undo(one.before)
+        except KimiError as error:
+            _note(home, who, f"{one.remedy}: can't be taken back: {error.message}")
+            failed.append(error)
+            continue
         _keep(home, [old for old in mended(home) if old.remedy != one.remedy])
         _note(home, who, f"{one.remedy}: as it was before")
         undone.append(one.remedy)
+    if failed:
+        raise failed[0]
     return tuple(undone)
 
 

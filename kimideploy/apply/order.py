@@ -82,6 +82,8 @@ class Order(Strict, frozen=True, omit_defaults=True):
     keep: int = 3
     #: wait this long for the word that the other nodes are well, too; None: nobody needs to say it
     confirm: float | None = None
+    #: checks of the doctor that must not refuse
+    skip: tuple[str, ...] = ()
     #: how often the dead man looks whether a change was left unfinished
     dead_man: float = 60.0
     #: who asks, "user@machine"; not part of what is asked

@@ -62,7 +62,8 @@ def judge(job: Job, facts: HostFacts) -> tuple[Checked, ...]:
     """Return every check of the launch with its outcome; nothing is looked at here."""
     rehearsed = _rehearsed(job)
     case = Case(facts, job.catalog, job.site, job.launch)
-    report = examine(case, only=[name for name in LAUNCH if name not in rehearsed])
+    asked = [name for name in LAUNCH if name not in rehearsed]
+    report = examine(case, only=asked, skip=job.skip)
     return (
         *checked(report.checks),
         *(
@@ -99,6 +100,8 @@ def checked(found: Sequence[Examined]) -> tuple[Checked, ...]:
         for finding in one.findings or (None,):
             seen = finding.seen if finding is not None else one.reason or one.holds
             severity = finding.severity if finding is not None else None
+            if one.outcome == "skipped" and severity != "fine":
+                severity = None
             word = _OUTCOMES.get(
                 "pass" if severity == "fine" else severity or one.outcome, "skipped"
             )

@@ -71,6 +71,7 @@ def of_release(home: Home, number: int) -> int:
             log=Path(f"journalctl -u {UNIT}"),
             ready_timeout=order.quiet,
             rehearsal=order.engine.rehearsal,
+            skip=order.skip,
         )
     except KimiError as error:
         sys.stderr.write(f"error: {error.message}\n")
@@ -111,7 +112,8 @@ def _gate(what: Job, clock: Clock) -> None:
         print("waiting for the NVSwitch fabric", flush=True)  # noqa: T201  the journal reads it
         clock.sleep(_LOOK)
         host = inspect_local(only=preflight.GATE_SOURCES)
-    report = examine(Case(host, what.catalog, what.site, what.launch), only=preflight.GATE)
+    case = Case(host, what.catalog, what.site, what.launch)
+    report = examine(case, only=preflight.GATE, skip=what.skip)
     # Why not all: what can't be known of a GPU is no news at every start.
     checks = preflight.checked([one for one in report.checks if one.findings])
     for check in checks:

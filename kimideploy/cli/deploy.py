@@ -332,6 +332,7 @@ def _order(reached: Reached, mine: Mine, hosts: HostOptions, wishes: Wishes) -> 
         profiles=mine.profiles,
         keep=wishes.keep,
         prepare=wishes.prepare,
+        skip=wishes.skip,
         confirm=_CONFIRM if mine.plan.candidate.nodes > 1 else None,
         who=who(),
     )

@@ -58,6 +58,7 @@ def machines(
     first = [inspect_local(venvs=venvs)] if plan is None else []
     decision, catalog = _decision(options, plan, first)
     chosen = decision if isinstance(decision, Plan) else None
+    _in_range(decision, subject)
     store = stored(chosen, catalog)
     subject = dataclasses.replace(subject, store=store, pulls=store is not None)
     facts = looked_here(chosen, catalog, subject)
@@ -67,7 +68,7 @@ def machines(
 def report(machine: Machine, only: Sequence[str]) -> Report:
     """Return what the checks say of *machine*, with the finding that nothing fits before them."""
     found = examine(machine.case, only=only)
-    if machine.nothing is None:
+    if machine.nothing is None or (only and machine.nothing.name not in only):
         return found
     others = tuple(check for check in found.checks if check.name != machine.nothing.name)
     return msgspec.structs.replace(found, checks=(machine.nothing, *others))
@@ -112,6 +113,13 @@ def _decision(
     return (chosen if chosen.launches else complete(chosen, catalog)), catalog
 
 
+def _in_range(decision: Decision, subject: Subject) -> None:
+    """Raise RequestError for a node that the plan has not."""
+    nodes = len(decision.launches) if isinstance(decision, Plan) else 1
+    if not 0 <= subject.node < nodes:
+        raise RequestError(f"--node {subject.node}: the plan has {nodes} node(s), from 0 on")
+
+
 def _machine(
     name: str, decision: Decision, catalog: Catalog, facts: HostFacts, subject: Subject
 ) -> Machine:
@@ -119,10 +127,7 @@ def _machine(
     subject = dataclasses.replace(subject, unit=subject.unit or facts.unit is not None)
     if isinstance(decision, NoFit):
         return Machine(name, case_of(None, catalog, facts, subject), no_fit(decision))
-    if not 0 <= subject.node < len(decision.launches):
-        raise RequestError(
-            f"--node {subject.node}: the plan has {len(decision.launches)} node(s), from 0 on"
-        )
+    _in_range(decision, subject)
     return Machine(name, case_of(decision, catalog, facts, subject))
 
 
@@ -163,6 +168,8 @@ def _of_hosts(
     )  # fmt: skip
     decisions = decided(options, reached, wishes)
     nodes = max((d.candidate.nodes for d in decisions if isinstance(d, Plan)), default=1)
+    for found in decisions:
+        _in_range(found, subject)
     if nodes not in (1, len(reached)):
         raise RequestError(f"the plan is for {nodes} nodes, and {len(reached)} hosts were named")
     catalog = load_catalog(user_overlays(options.profiles or ()))

@@ -94,6 +94,8 @@ def doctor(
     if log is not None:
         _of_log(log, options, hosts, as_json=as_json)
         return
+    if undo and (options.facts or fix):
+        raise RequestError("--undo takes back what --fix did to a machine: it stands alone")
     if undo:
         _undo(hosts, as_json=as_json)
         return

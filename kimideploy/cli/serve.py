@@ -141,7 +141,7 @@ def serve(
     """
     from kimideploy.doctor.examine import known_names  # noqa: PLC0415
 
-    known_names(skip_check or ())
+    known_names(skip_check or (), skipping=True)
     rehearsal = _rehearsal(rehearse)
     hosts = dataclasses.replace(hosts, host=list(hosts.named(options.config)) or None)
     if hosts.host:
@@ -208,6 +208,7 @@ def serve(
             rehearsal=rehearsal,
             once=once,
             notes=tuple(notes),
+            skip=tuple(skip_check or ()),
         )
 
     first: Sequence[str] = ()

@@ -43,10 +43,10 @@ def refusal(report: Report) -> KimiError | None:
     return None
 
 
-def known_names(names: Collection[str]) -> None:
-    """Raise RequestError for a name that is no check's."""
+def known_names(names: Collection[str], *, skipping: bool = False) -> None:
+    """Raise RequestError for a name that is no check's; all of them can be skipped by one."""
     for name in names:
-        if name not in CHECKS and name != ALL:
+        if name not in CHECKS and name != "fit" and not (skipping and name == ALL):
             raise RequestError(
                 f"no check is called {name!r}{closest(name, CHECKS)}",
                 hint="`kimideploy doctor --list` shows them",

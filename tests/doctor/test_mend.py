@@ -96,17 +96,33 @@ def test_a_file_that_was_there_comes_back(root: Path, place: Home) -> None:
     assert "vm.swappiness = 1\n" == file.read_text()
 
 
+def test_what_can_not_be_done_leaves_nothing(
+    root: Path, place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that the kernel does not take is an error, and --undo has nothing to trip over."""
+
+    def fail(_: object, value: str) -> None:
+        raise MachineError(f"not allowed: {value}")
+
+    monkeypatch.setattr(NumaBalancing, "_set", fail)
+    with pytest.raises(MachineError, match="not allowed: 0"):
+        mend.mend(place, ["numa-balancing"], "me@here")
+
+    assert () == mend.mended(place)
+    assert not (root / "etc/sysctl.d/90-kimideploy.conf").exists()
+
+
 def test_a_crash_in_the_middle_can_be_undone(
     root: Path, place: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How it was is written down before anything is changed."""
 
-    def fail(_: object, value: str) -> None:
-        raise MachineError(f"power cut before {value}")
+    def crash(_: object, value: str) -> None:
+        raise KeyboardInterrupt(value)
 
     with monkeypatch.context() as patched:
-        patched.setattr(NumaBalancing, "_set", fail)
-        with pytest.raises(MachineError):
+        patched.setattr(NumaBalancing, "_set", crash)
+        with pytest.raises(KeyboardInterrupt):
             mend.mend(place, ["numa-balancing"], "me@here")
 
     mend.undo(place, "me@here")

@@ -119,6 +119,7 @@ def job_of(work: Work) -> Job:
         log=Path(os.devnull),
         ready_timeout=work.order.quiet,
         rehearsal=work.order.engine.rehearsal,
+        skip=work.order.skip,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kimideploy.doctor.case import Case
+from kimideploy.doctor.case import Case, Unseen
 from kimideploy.doctor.check import BY_HAND, OFFLOADED, PLANNED, PYTHON, SEVERAL_GPUS, check
 from kimideploy.doctor.types import Finding
 from kimideploy.facts.types import LimitFacts
@@ -42,8 +42,7 @@ _NCCL_SHM = (
 def shm(case: Case) -> Iterator[Finding]:
     """/dev/shm has room for what the workers say to each other."""
     if case.ours:
-        # Why: what the release before holds is free when it has ended.
-        return
+        raise Unseen("the release that serves now holds what it needs, and gives it back")
     free = case.known(case.facts.memory.shm_free, "/dev/shm", "memory")
     least = _SHM_SHARED + case.wanted * _SHM_WORKER
     if free < least:
@@ -177,8 +176,7 @@ def memory_limit(case: Case) -> Iterator[Finding]:
 def ram_load(case: Case) -> Iterator[Finding]:
     """Host memory suffices to load the weights."""
     if case.ours:
-        # Why: what the release before holds is free when it has ended.
-        return
+        raise Unseen("the release that serves now holds what it needs, and gives it back")
     if case.plan.plan.fit.ram:
         return
     have = case.known(case.facts.memory.available, "memory")
@@ -199,8 +197,7 @@ def ram_load(case: Case) -> Iterator[Finding]:
 def ram_offload(case: Case) -> Iterator[Finding]:
     """The experts that stay in host memory have room there now."""
     if case.ours:
-        # Why: what the release before holds is free when it has ended.
-        return
+        raise Unseen("the release that serves now holds what it needs, and gives it back")
     need = sum(share.bytes for share in case.plan.plan.fit.ram)
     # Why with: ZFS gives its cache back, and the kernel does not count that as available.
     have = case.known(case.facts.memory.available, "memory") + (case.facts.memory.arc or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_each_refusal_has_its_exit_code(patch: object, kind: type[KimiError]) ->
     assert kind is type(refused)
     assert refused is not None
     assert refused.hint
+
+
+def test_a_skipped_check_does_not_refuse_here_either() -> None:
+    """The word that the refusal of the doctor offers holds until the engine is started."""
+    what = dataclasses.replace(_job(), skip=("engine", "weights"))
+    facts = facts_of({"programs": {0: {"path": None}}, "weights": {"exists": False}})
+
+    checks = preflight.judge(what, facts)
+
+    assert None is preflight.refusal(checks)
+    assert {"engine", "weights"} <= {c.name for c in checks if c.outcome == "skipped"}
 
 
 def test_open_places_are_refused() -> None:
