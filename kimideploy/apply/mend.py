@@ -20,16 +20,19 @@ from kimideploy.apply.files import remove, text, write
 from kimideploy.apply.home import UNIT, Home
 from kimideploy.apply.journal import Journal, now
 from kimideploy.apply.lock import held
+from kimideploy.catalog.load import load_catalog
 from kimideploy.doctor.types import Remedy
 from kimideploy.errors import KimiError, MachineError, RequestError
 from kimideploy.facts.types import Strict
 from kimideploy.quantities import GIB
+from kimideploy.render.files import template
 
 #: the drop-in beside the engine's unit
 LIMITS = "90-limits.conf"
 _PATIENCE = 60.0
-#: bytes that /dev/shm is let grow to, and the share of the host's memory it never exceeds
-_SHM, _SHARE = 16 * GIB, 2
+#: the share of the host's memory that /dev/shm never exceeds
+_SHARE = 2
+_WRITTEN = "# Written by `kimideploy doctor --fix`; `--undo` removes it.\n"
 
 
 class Mended(Strict, frozen=True):
@@ -115,7 +118,7 @@ class NumaBalancing(Mend):
         self._set(before["value"])
 
     def _kept(self) -> str:
-        return f"# Written by `kimideploy doctor --fix`; `--undo` removes it.\n{self._KEY} = 0\n"
+        return f"{_WRITTEN}{self._KEY} = 0\n"
 
     def _set(self, value: str) -> None:
         try:
@@ -163,9 +166,6 @@ class Persistence(Mend):
 class UnitLimits(Mend):
     """The engine's unit lets it lock memory, open files and start tasks as it must."""
 
-    #: as templates/engine.service.j2 has them
-    _LIMITS = "[Service]\nLimitMEMLOCK=infinity\nLimitNOFILE=1048576\nTasksMax=infinity\n"
-
     @property
     def _file(self) -> Path:
         return self.root / f"etc/systemd/system/{UNIT}.d/{LIMITS}"
@@ -197,11 +197,11 @@ class UnitLimits(Mend):
         _run("systemctl", "daemon-reload")
 
     def _kept(self) -> str:
-        return f"# Written by `kimideploy doctor --fix`; `--undo` removes it.\n{self._LIMITS}"
+        return f"{_WRITTEN}[Service]\n{template('limits.j2', {})}"
 
 
 class ShmSize(Mend):
-    """/dev/shm may grow to 16 GiB, or half of the host's memory, until the next boot."""
+    """/dev/shm may grow to what is wished, or half of the host's memory, until the next boot."""
 
     @property
     def _shm(self) -> str:
@@ -213,7 +213,7 @@ class ShmSize(Mend):
         if size is None:
             raise MachineError(
                 f"{self._shm} is no memory file system of its own here",
-                hint="run the container with --shm-size=16g, or --ipc=host",
+                hint="run the container with a larger --shm-size, or --ipc=host",
             )
         if size >= self._wanted():
             return ()
@@ -249,7 +249,8 @@ class ShmSize(Mend):
 
     def _wanted(self) -> int:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return min(_SHM, total // _SHARE)
+        wished = int(load_catalog(()).thresholds.sizes["shm_wished"].bytes)
+        return min(wished, total // _SHARE)
 
 
 MENDS: dict[Remedy, type[Mend]] = {

@@ -26,6 +26,7 @@ from kimideploy.catalog.failures import FailuresFile
 from kimideploy.catalog.fitted import OverheadFile, SpeedFile
 from kimideploy.catalog.measurements import read_measurements
 from kimideploy.catalog.prices import PriceFile
+from kimideploy.catalog.thresholds import Thresholds
 from kimideploy.catalog.types import (
     AdviceFacts,
     Architecture,
@@ -91,6 +92,7 @@ SHAPES: Mapping[str, type[Profile]] = {
     "notices.yaml": NoticeFile,
     "clients.yaml": ClientsFile,
     "failures.yaml": FailuresFile,
+    "thresholds.yaml": Thresholds,
     "advice.yaml": AdviceFacts,
     "prices.yaml": PriceFile,
     "speed.yaml": SpeedFile,
@@ -240,6 +242,7 @@ def _build(files: Mapping[str, Profile]) -> Catalog:
         notices=whole("notices.yaml", NoticeFile).notices,
         clients=whole("clients.yaml", ClientsFile).clients,
         failures=whole("failures.yaml", FailuresFile).failures,
+        thresholds=whole("thresholds.yaml", Thresholds),
         advice=whole("advice.yaml", AdviceFacts),
         prices=whole("prices.yaml", PriceFile),
         speed=whole("speed.yaml", SpeedFile),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kimideploy.catalog.fitted import OverheadFile, SpeedFile
     from kimideploy.catalog.measurements import Measurement
     from kimideploy.catalog.prices import PriceFile
+    from kimideploy.catalog.thresholds import Thresholds
 
 Support = Literal["verified", "works", "unsupported", "broken"]
 """verified: someone ran it · works: stated · unsupported: refused · broken: runs, wrong output"""
@@ -509,6 +510,7 @@ class Catalog(msgspec.Struct, frozen=True):
     clients: tuple[Client, ...]
     #: known failures; of several that fit a log, the first one is the cause
     failures: tuple[Failure, ...]
+    thresholds: Thresholds
     advice: AdviceFacts
     prices: PriceFile
     speed: SpeedFile

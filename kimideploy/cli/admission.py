@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kimideploy.cli.options import PlanOptions
     from kimideploy.doctor.types import Report
     from kimideploy.errors import KimiError
-    from kimideploy.facts.types import HostFacts
     from kimideploy.planning.types import Plan
     from kimideploy.remote.bootstrap import Reached
 
@@ -62,12 +61,8 @@ def admit_hosts(
     Raises it where it is said of all of them, or of a node that the others can't do without.
     """
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
-    from kimideploy.cli.deploy import python_of  # noqa: PLC0415
-    from kimideploy.cli.examining import aims_of, case_of  # noqa: PLC0415
+    from kimideploy.cli.examining import looked_there  # noqa: PLC0415
     from kimideploy.doctor.examine import examine  # noqa: PLC0415
-    from kimideploy.errors import KimiError  # noqa: PLC0415
-    from kimideploy.remote.inspect import inspect  # noqa: PLC0415
-    from kimideploy.remote.places import each  # noqa: PLC0415
 
     catalog = load_catalog(user_overlays(options.profiles or ()))
     subjects = [
@@ -75,23 +70,11 @@ def admit_hosts(
         for rank, (one, mine) in enumerate(zip(found, plans, strict=True))
     ]
 
-    def look(rank: int) -> HostFacts:
-        aims = aims_of(plans[rank].plan, catalog, subjects[rank])
-        venvs = [str(wishes.venv)] if wishes.venv is not None else []
-        return inspect(found[rank].shell, venvs, python=python_of(found[rank]), aims=aims)
-
-    facts: list[HostFacts] = []
-    for result in each(list(range(len(found))), look):
-        if isinstance(result, KimiError):
-            raise result
-        facts.append(result)
-    reports = []
-    for one, mine, here, subject in zip(found, plans, facts, subjects, strict=True):
-        case = case_of(mine.plan, catalog, here, subject)
-        if mine.plan.candidate.nodes > 1:
-            others = tuple(other for other in facts if other is not here)
-            case = dataclasses.replace(case, others=others)
-        reports.append((str(one.shell.address), examine(case, skip=wishes.skip)))
+    cases = looked_there(found, [mine.plan for mine in plans], catalog, subjects)
+    reports = [
+        (str(one.shell.address), examine(case, skip=wishes.skip))
+        for one, case in zip(found, cases, strict=True)
+    ]
     for name, report in reports:
         _tell(name, report, as_json=wishes.as_json)
     errors: dict[int, KimiError] = {}

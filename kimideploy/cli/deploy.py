@@ -279,17 +279,11 @@ def _head(options: PlanOptions, found: Sequence[Reached], config: Path | None) -
 
 
 def _facts(found: Sequence[Reached], wishes: Wishes) -> list[HostFacts]:
-    from kimideploy.errors import KimiError  # noqa: PLC0415
     from kimideploy.remote.inspect import inspect  # noqa: PLC0415
-    from kimideploy.remote.places import each  # noqa: PLC0415
+    from kimideploy.remote.places import all_of  # noqa: PLC0415
 
     venvs = [str(wishes.venv)] if wishes.venv is not None else []
-    facts = []
-    for result in each(found, lambda one: inspect(one.shell, venvs, python=python_of(one))):
-        if isinstance(result, KimiError):
-            raise result
-        facts.append(result)
-    return facts
+    return all_of(found, lambda one: inspect(one.shell, venvs, python=python_of(one)))
 
 
 def python_of(reached: Reached) -> str:

@@ -7,15 +7,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from kimideploy.cli.examining import Subject, aims_of, case_of, looked_here, stored
+from kimideploy.cli.examining import (
+    Subject,
+    among,
+    case_of,
+    looked_here,
+    looked_there,
+    stored,
+)
 from kimideploy.doctor.case import Case
 from kimideploy.doctor.examine import examine, no_fit
 from kimideploy.doctor.types import Examined, Report
-from kimideploy.errors import KimiError, RequestError
+from kimideploy.errors import RequestError
 from kimideploy.facts.types import HostFacts
 from kimideploy.planning.types import NoFit, Plan
 
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     from kimideploy.cli.options import PlanOptions
     from kimideploy.planning.types import Decision
 
-T = TypeVar("T")
 #: bytes of a log that are searched, from its end
 _LOG = 8 << 20
 
@@ -146,7 +152,8 @@ def _several(
     for rank, (name, facts) in enumerate(zip(names, found, strict=True)):
         node = rank if len(found) > 1 and nodes > 1 else subject.node
         machine = _machine(name, decision, catalog, facts, dataclasses.replace(subject, node=node))
-        made.append(_among(machine, found if nodes > 1 else [], facts))
+        case = among(machine.case, found if nodes > 1 else ())
+        made.append(dataclasses.replace(machine, case=case))
     return made
 
 
@@ -155,13 +162,12 @@ def _of_hosts(
 ) -> list[Machine]:
     from kimideploy.catalog.load import load_catalog, user_overlays  # noqa: PLC0415
     from kimideploy.cli.admission import subject_of  # noqa: PLC0415
-    from kimideploy.cli.deploy import Mine, Wishes, decided, python_of  # noqa: PLC0415
+    from kimideploy.cli.deploy import Mine, Wishes, decided  # noqa: PLC0415
     from kimideploy.cli.hosts import reaches  # noqa: PLC0415
-    from kimideploy.remote.inspect import inspect  # noqa: PLC0415
-    from kimideploy.remote.places import each  # noqa: PLC0415
+    from kimideploy.remote.places import all_of  # noqa: PLC0415
 
     makers = [reaches(name, hosts, install=False) for name in hosts.names]
-    reached = _all(each(makers, lambda make: make()))
+    reached = all_of(makers, lambda make: make())
     wishes = Wishes(
         plan=plan, ssh_config=hosts.ssh_config, venv=subject.venv, rehearsal=None, offline=False,
         accept_code=False,
@@ -184,32 +190,9 @@ def _of_hosts(
 
     subjects = [subject_there(rank) for rank in range(len(reached))]
 
-    def look(rank: int) -> HostFacts:
-        one, found = reached[rank], decisions[rank]
-        venvs = [str(subject.venv)] if subject.venv is not None else []
-        aims = aims_of(found if isinstance(found, Plan) else None, catalog, subjects[rank])
-        return inspect(one.shell, venvs, python=python_of(one), aims=aims)
-
-    facts = _all(each(list(range(len(reached))), look))
-    made = []
-    for rank, one in enumerate(reached):
-        name = str(one.shell.address)
-        machine = _machine(name, decisions[rank], catalog, facts[rank], subjects[rank])
-        made.append(_among(machine, facts if nodes > 1 else [], facts[rank]))
-    return made
-
-
-def _among(machine: Machine, every: Sequence[HostFacts], mine: HostFacts) -> Machine:
-    """Return *machine* with the other nodes of its plan."""
-    others = tuple(facts for facts in every if facts is not mine)
-    return dataclasses.replace(machine, case=dataclasses.replace(machine.case, others=others))
-
-
-def _all(results: Sequence[T | KimiError]) -> list[T]:
-    """Return the results; raises the first error among them."""
-    found = []
-    for result in results:
-        if isinstance(result, KimiError):
-            raise result
-        found.append(result)
-    return found
+    plans = [found if isinstance(found, Plan) else None for found in decisions]
+    cases = looked_there(reached, plans, catalog, subjects)
+    return [
+        Machine(str(one.shell.address), case, no_fit(found) if isinstance(found, NoFit) else None)
+        for one, case, found in zip(reached, cases, decisions, strict=True)
+    ]

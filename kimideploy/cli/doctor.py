@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kimideploy.cli.hosts import HostOptions
-from kimideploy.cli.options import JsonOpt, PlanOptions, takes
+from kimideploy.cli.options import JsonOpt, NodeOpt, PlanFileOpt, PlanOptions, VenvOpt, takes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,13 +39,9 @@ def doctor(
     *,
     options: PlanOptions,
     hosts: HostOptions,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="a file of `plan --json`; - is stdin")
-    ] = None,
-    node: Annotated[int, typer.Option(help="which of the plan's nodes this machine is")] = 0,
-    venv: Annotated[
-        Path | None, typer.Option(help="the Python environment the engine is installed in")
-    ] = None,
+    plan: PlanFileOpt = None,
+    node: NodeOpt = 0,
+    venv: VenvOpt = None,
     container: Annotated[
         Literal["docker", "podman"] | None,
         typer.Option(help="the engine is going to run in one"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from kimideploy.doctor.case import Case
     from kimideploy.facts.types import Aims, HostFacts
     from kimideploy.planning.types import Plan
+    from kimideploy.remote.bootstrap import Reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,36 @@ def looked_here(plan: Plan | None, catalog: Catalog, subject: Subject) -> HostFa
 
     venvs = [subject.venv] if subject.venv is not None else []
     return inspect_local(venvs=venvs, aims=aims_of(plan, catalog, subject))
+
+
+def looked_there(
+    found: Sequence[Reached],
+    plans: Sequence[Plan | None],
+    catalog: Catalog,
+    subjects: Sequence[Subject],
+) -> list[Case]:
+    """Return the case of each host; nodes of one plan know each other."""
+    from kimideploy.cli.deploy import python_of  # noqa: PLC0415
+    from kimideploy.remote.inspect import inspect  # noqa: PLC0415
+    from kimideploy.remote.places import all_of  # noqa: PLC0415
+
+    def look(rank: int) -> HostFacts:
+        one, subject = found[rank], subjects[rank]
+        venvs = [str(subject.venv)] if subject.venv is not None else []
+        aims = aims_of(plans[rank], catalog, subject)
+        return inspect(one.shell, venvs, python=python_of(one), aims=aims)
+
+    facts = all_of(range(len(found)), look)
+    cases = []
+    for plan, here, subject in zip(plans, facts, subjects, strict=True):
+        case = case_of(plan, catalog, here, subject)
+        cases.append(among(case, facts if plan is not None and plan.candidate.nodes > 1 else ()))
+    return cases
+
+
+def among(case: Case, nodes: Sequence[HostFacts]) -> Case:
+    """Return *case* with the other ones of *nodes*."""
+    return replace(case, others=tuple(facts for facts in nodes if facts is not case.facts))
 
 
 def stored(plan: Plan | None, catalog: Catalog, top: Path | None = None) -> str | None:

@@ -234,6 +234,13 @@ ConfigOpt = Annotated[
         help="options from a file; flags win  [default: kimideploy.yaml, if it is here]",
     ),
 ]
+PlanFileOpt = Annotated[
+    str | None, typer.Option("--plan", help="a file of `plan --json`; - is stdin")
+]
+NodeOpt = Annotated[int, typer.Option(help="which of the plan's nodes this machine is")]
+VenvOpt = Annotated[
+    Path | None, typer.Option(help="the Python environment the engine is installed in")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

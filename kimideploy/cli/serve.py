@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from kimideploy.cli.admission import SkipOpt
 from kimideploy.cli.hosts import HostOptions
-from kimideploy.cli.options import JsonOpt, PlanOptions, takes
+from kimideploy.cli.options import JsonOpt, NodeOpt, PlanFileOpt, PlanOptions, VenvOpt, takes
 from kimideploy.cli.pull import AcceptOpt, OfflineOpt, ToOpt
 
 if TYPE_CHECKING:
@@ -57,13 +57,9 @@ def serve(
     *,
     options: PlanOptions,
     hosts: HostOptions,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="a file of `plan --json`; - is stdin")
-    ] = None,
-    node: Annotated[int, typer.Option(help="which of the plan's nodes this machine is")] = 0,
-    venv: Annotated[
-        Path | None, typer.Option(help="the Python environment the engine is installed in")
-    ] = None,
+    plan: PlanFileOpt = None,
+    node: NodeOpt = 0,
+    venv: VenvOpt = None,
     rehearse: Annotated[
         str | None,
         typer.Option(

@@ -51,6 +51,14 @@ class Case:
             raise Unseen("no plan is known")
         return self.launch
 
+    def bytes(self, name: str) -> int:
+        """Return a size of `thresholds.yaml`."""
+        return int(self.catalog.thresholds.sizes[name].bytes)
+
+    def count(self, name: str) -> float:
+        """Return a count of `thresholds.yaml`."""
+        return self.catalog.thresholds.counts[name].value
+
     @property
     def wanted(self) -> int:
         """GPUs of this node that the plan uses; without a plan all that are here."""

@@ -13,6 +13,10 @@ from kimideploy.errors import KimiError, MachineError
 Judge = Callable[[Case], Iterable[Finding]]
 
 
+#: of a scope that adds nothing in words to another one
+_EVERY = "every plan"
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which cases a check is for, in words and as a test."""
@@ -22,9 +26,8 @@ class Scope:
 
     def __and__(self, other: Scope) -> Scope:
         """Both must hold."""
-        return Scope(
-            f"{self.words}, {other.words}", lambda case: self.test(case) and other.test(case)
-        )
+        words = [scope.words for scope in (self, other) if scope.words != _EVERY]
+        return Scope(", ".join(words) or _EVERY, lambda case: self.test(case) and other.test(case))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,11 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 ANY = Scope("every machine", lambda _: True)
-PLANNED = Scope("every plan", lambda case: case.site is not None)
+PLANNED = Scope(_EVERY, lambda case: case.site is not None)
 GPUS = Scope("plans that use GPUs", lambda case: case.wanted > 0)
 SEVERAL_GPUS = Scope("plans over several GPUs of a node", lambda case: case.wanted > 1)
 NVIDIA = Scope(
-    "on NVIDIA's GPUs",
+    "plans on NVIDIA's GPUs",
     lambda case: case.wanted > 0 and not (case.site is not None and case.site.amd)
     and (case.facts.driver is None or case.facts.driver.source != "rocm-smi"),
 )  # fmt: skip

@@ -7,7 +7,8 @@ from math import floor, inf, log
 
 from msgspec.structs import replace
 
-from kimideploy.catalog.types import Catalog, NoticeRule
+from kimideploy.catalog.types import Catalog
+from kimideploy.planning.notices import applies
 from kimideploy.planning.search import Weighed
 from kimideploy.planning.speed import alone, together
 from kimideploy.planning.types import Goal, Notice
@@ -177,41 +178,10 @@ def notices(chosen: Weighed, catalog: Catalog) -> tuple[Notice, ...]:
     if s.node.gpus > chosen.candidate.gpus_per_node:
         used = chosen.candidate.gpus_per_node
         found.append(Notice("idle-gpus", f"this plan uses {used} of the node's {s.node.gpus} GPUs"))
+    kind = s.gpu.interconnect.kind if s.gpu is not None else None
     found += [
         Notice(rule.code, rule.text, rule.link)
         for rule in catalog.notices
-        if _applies(rule, chosen)
+        if applies(rule.when, chosen.candidate, s.model.id, s.generation, kind)
     ]
     return tuple(found)
-
-
-def _applies(rule: NoticeRule, w: Weighed) -> bool:
-    when, c, s = rule.when, w.candidate, w.subject
-    kind = s.gpu.interconnect.kind if s.gpu is not None else None
-    offload = c.offload is not None and (
-        c.offload.cpu_layers > 0 or c.offload.gpu_experts is not None
-    )
-    members: tuple[tuple[tuple[str, ...], str | None], ...] = (
-        (when.models, s.model.id),
-        (when.formats, c.format),
-        (when.engines, c.engine),
-        (when.gpus, c.gpu),
-        (when.generations, s.generation.id if s.generation is not None else None),
-        (when.vendors, s.generation.vendor if s.generation is not None else None),
-        (when.interconnects, kind),
-        (when.kv, c.kv_dtype),
-    )
-    least = (
-        (when.tp, c.layout.tp),
-        (when.pp, c.layout.pp),
-        (when.dcp, c.layout.dcp),
-        (when.dp, c.layout.dp),
-        (when.nodes, c.nodes),
-    )
-    exact = ((when.ep, c.layout.ep), (when.draft, c.draft is not None), (when.offload, offload))
-    return (
-        all(not allowed or value in allowed for allowed, value in members)
-        and (when.tp_most is None or c.layout.tp <= when.tp_most)
-        and all(bound is None or value >= bound for bound, value in least)
-        and all(wanted is None or value == wanted for wanted, value in exact)
-    )

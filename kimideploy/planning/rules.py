@@ -19,10 +19,10 @@ from kimideploy.planning.types import Rejection
 _LARGEST_PP = 8
 #: AITER's MLA kernel wants a multiple of 16 heads on each GPU
 #: (https://docs.sglang.io/cookbook/autoregressive/Moonshotai/Kimi-K2.7-Code)
-_AITER_HEADS = 16
+AITER_HEADS = 16
 #: instructions kt-kernel's RAWINT4 method is built on (kt-kernel README); its AVX2 backend
 #: (https://github.com/kvcache-ai/ktransformers/pull/1942) is unproved with these models
-_RAWINT4_ISA = ("avx512f", "avx512bw")
+RAWINT4_ISA = ("avx512f", "avx512bw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +250,12 @@ def aiter_heads(s: Subject) -> Refusal | None:
     if s.engine.id != "sglang" or s.generation is None or s.generation.vendor != "amd":
         return None
     heads, tp = s.architecture.heads, s.layout.tp
-    if (heads // tp) % _AITER_HEADS == 0:
+    if (heads // tp) % AITER_HEADS == 0:
         return None
     return Refusal(
         "aiter-heads",
-        f"TP{tp} leaves {heads // tp} heads a GPU and AITER needs a multiple of {_AITER_HEADS}",
-        way_out=f"TP{heads // _AITER_HEADS}",
+        f"TP{tp} leaves {heads // tp} heads a GPU and AITER needs a multiple of {AITER_HEADS}",
+        way_out=f"TP{heads // AITER_HEADS}",
         link="https://docs.sglang.io/cookbook/autoregressive/Moonshotai/Kimi-K2.7-Code",
     )
 
@@ -271,12 +271,12 @@ def ktransformers_runs(s: Subject) -> Refusal | None:
             return refusal
     if s.node.cpu_flags is None:
         return None
-    missing = [flag for flag in _RAWINT4_ISA if flag not in s.node.cpu_flags]
+    missing = [flag for flag in RAWINT4_ISA if flag not in s.node.cpu_flags]
     if not missing:
         return None
     return Refusal(
         "cpu-isa",
-        f"RAWINT4 needs {' and '.join(_RAWINT4_ISA)} and this CPU lacks {', '.join(missing)}",
+        f"RAWINT4 needs {' and '.join(RAWINT4_ISA)} and this CPU lacks {', '.join(missing)}",
         way_out="a GGUF checkpoint on llama.cpp runs with AVX2",
         link="https://github.com/kvcache-ai/ktransformers/pull/1942",
     )

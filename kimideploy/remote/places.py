@@ -115,6 +115,16 @@ class There:
         return ended.status
 
 
+def all_of(items: Sequence[T], work: Callable[[T], R]) -> list[R]:
+    """Return what *work* gives for each, all at once; raises the first KimiError among them."""
+    found: list[R] = []
+    for result in each(items, work):
+        if isinstance(result, KimiError):
+            raise result
+        found.append(result)
+    return found
+
+
 def each(items: Sequence[T], work: Callable[[T], R]) -> list[R | KimiError]:
     """Return what *work* gives for each, all at once; a KimiError of one is its result."""
 

@@ -11,9 +11,6 @@ from kimideploy.doctor.check import NVIDIA, PYTHON, check
 from kimideploy.doctor.types import Finding
 
 _COMPATIBILITY = "https://docs.nvidia.com/deploy/cuda-compatibility/"
-#: NVIDIA's floor of minor-version compatibility: CUDA's major version, the driver's branch
-#: (the tables of _COMPATIBILITY, read 2026-11-28)
-_FLOORS = {11: "450", 12: "525", 13: "580"}
 
 
 @check(
@@ -32,7 +29,8 @@ def driver_cuda(case: Case) -> Iterator[Finding]:
     have, need = release(newest), release(built)
     if have is None or need is None or have[0] >= need[0]:
         return
-    floor = _FLOORS.get(need[0])
+    floors = {one.major: one.driver for one in case.catalog.thresholds.cuda}
+    floor = floors.get(need[0])
     version = driver.version if driver is not None else None
     yield Finding(
         f"the engine is built for CUDA {built}, and the driver"

@@ -12,6 +12,7 @@ from kimideploy.doctor.check import PLANNED, PYTHON, check, engine
 from kimideploy.doctor.types import Finding
 from kimideploy.engines.site import unresolved
 from kimideploy.errors import RequestError
+from kimideploy.planning.rules import RAWINT4_ISA
 
 _KT_DETECT = (
     "https://github.com/kvcache-ai/ktransformers/blob/1cd083d8c6c9f6ca6aa65264258e54ed5bd860c2/"
@@ -262,7 +263,7 @@ def kt_isa(case: Case) -> Iterator[Finding]:
             "this processor has no AVX2, the least that kt-kernel is built for",
             "a GGUF on llama.cpp: --engine llamacpp",
         )
-    elif not {"avx512f", "avx512bw"} <= flags:
+    elif not set(RAWINT4_ISA) <= flags:
         yield Finding(
             "this processor has no AVX-512: kt-kernel falls back to AVX2",
             "expect less than the estimate",
@@ -336,7 +337,8 @@ def alloc_conf(case: Case) -> Iterator[Finding]:
 )
 def ready_timeout(case: Case) -> Iterator[Finding]:
     """vLLM's own deadline is longer than the load."""
-    said = case.environment.get("VLLM_ENGINE_READY_TIMEOUT_S", "600")
+    usual = str(int(case.count("long_load")))
+    said = case.environment.get("VLLM_ENGINE_READY_TIMEOUT_S", usual)
     weights = case.facts.weights
     rate = case.known(weights.read_rate if weights is not None else None, "read rate", "weights")
     if not said.isdecimal():

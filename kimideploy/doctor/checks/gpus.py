@@ -16,10 +16,6 @@ from kimideploy.facts.types import GpuFacts
 from kimideploy.quantities import GIB
 
 _XIDS = "https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html"
-#: bytes; a desktop or a monitor takes some hundred MiB, anything more is a process that computes
-FOREIGN = 1 * GIB
-#: share of the usual power limit below which it costs speed, a guess
-_CAPPED = 0.95
 
 
 @check(
@@ -120,7 +116,7 @@ def gpu_processes(case: Case) -> Iterator[Finding]:
     for gpu in case.gpus:
         others = [process for process in gpu.processes if process.pid not in case.ours]
         used = sum(process.used or 0 for process in others)
-        if used > FOREIGN:
+        if used > case.bytes("foreign"):
             who = ", ".join(f"{p.name or 'a process'} (pid {p.pid})" for p in others[:3])
             yield Finding(
                 f"GPU {gpu.index} is used by {who}: {used / GIB:.1f} GiB", "end that first"
@@ -145,7 +141,7 @@ def gpu_stale_memory(case: Case) -> Iterator[Finding]:
         whole = gpu.memory_total == used + (gpu.memory_free or 0)
         # Why: old drivers count what they reserve as used, newer ones beside it.
         taken = used - (gpu.memory_reserved or 0) if whole else used
-        if not gpu.processes and taken > 2 * FOREIGN:
+        if not gpu.processes and taken > 2 * case.bytes("foreign"):
             yield Finding(
                 f"{taken / GIB:.1f} GiB of GPU {gpu.index} are taken by nobody the driver shows",
                 "a container or a process that died holds it; reset the GPU, or reboot the host",
@@ -287,8 +283,9 @@ def gpu_throttle(case: Case) -> Iterator[Finding]:
 )
 def gpu_power_limit(case: Case) -> Iterator[Finding]:
     """The power limit is the card's usual one."""
+    share = case.count("power")
     for gpu, usual in case.each("power_default_watts"):
-        if gpu.power_limit_watts is not None and gpu.power_limit_watts < _CAPPED * usual:
+        if gpu.power_limit_watts is not None and gpu.power_limit_watts < share * usual:
             yield Finding(
                 f"GPU {gpu.index} may draw {gpu.power_limit_watts:.0f} of its usual {usual:.0f} W",
                 "who set it knows why; kimideploy changes no power limit",

@@ -10,22 +10,6 @@ from kimideploy.doctor.types import Finding
 from kimideploy.facts.types import LimitFacts
 from kimideploy.quantities import GIB, MIB
 
-#: vLLM 0.32.0, distributed/device_communicators/shm_broadcast.py and v1/executor: ten chunks of 16
-#: MiB that all workers read, and ten of 24 MiB for each worker's answers
-_SHM_SHARED, _SHM_WORKER = 160 * MIB, 240 * MIB
-#: what is asked for where more is to be had: NCCL's segments beside vLLM's; a guess, on the safe
-#: side of https://github.com/kvcache-ai/ktransformers/issues/1570
-_SHM_WISHED = 16 * GIB
-#: both engines raise their soft limit to it (vllm/utils/system_utils.py, sglang/srt/utils)
-_FILES = 65_535
-#: threads and processes of eight workers with their thread pools; a guess, high
-_TASKS = 4096
-#: bytes of host memory to load with; a guess (https://github.com/vllm-project/vllm/issues/28923)
-_LOAD = 200_000_000_000
-#: bytes set aside for huge pages that nobody would miss
-_PAGES = 4 * GIB
-#: seconds beyond which a hub's signed addresses and certificates begin to be refused; a guess
-_SKEW = 60.0
 _NCCL_SHM = (
     "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting/"
     "runtime_and_mpi_issues.html"
@@ -44,7 +28,7 @@ def shm(case: Case) -> Iterator[Finding]:
     if case.ours:
         raise Unseen("the release that serves now holds what it needs, and gives it back")
     free = case.known(case.facts.memory.shm_free, "/dev/shm", "memory")
-    least = _SHM_SHARED + case.wanted * _SHM_WORKER
+    least = case.bytes("shm_shared") + case.wanted * case.bytes("shm_worker")
     if free < least:
         yield Finding(
             f"/dev/shm has {free / MIB:.0f} MiB free, and {case.wanted} workers need"
@@ -54,7 +38,7 @@ def shm(case: Case) -> Iterator[Finding]:
             None if case.site is None or case.site.engine.id == "vllm" else "warns",
             "shm-size",
         )
-    elif free < min(_SHM_WISHED, 2 * least):
+    elif free < min(case.bytes("shm_wished"), 2 * least):
         yield Finding(
             f"/dev/shm has {free / GIB:.1f} GiB free; NCCL puts segments of its own beside the"
             " engine's",
@@ -74,7 +58,7 @@ def shm(case: Case) -> Iterator[Finding]:
 def memlock(case: Case) -> Iterator[Finding]:
     """Memory may be locked without limit."""
     limit = case.known(_limits(case).memlock, "limits")
-    if limit != "unlimited" and limit < 64 * GIB:
+    if limit != "unlimited" and limit < case.bytes("memlock"):
         yield Finding(
             f"at most {limit / MIB:.0f} MiB may be locked",
             "ulimit -l unlimited, in a container --ulimit memlock=-1; the unit of"
@@ -91,10 +75,11 @@ def memlock(case: Case) -> Iterator[Finding]:
 def nofile(case: Case) -> Iterator[Finding]:
     """Enough files may be open."""
     limit = case.known(_limits(case).nofile, "limits")
-    if limit != "unlimited" and limit < _FILES:
+    files = int(case.count("files"))
+    if limit != "unlimited" and limit < files:
         yield Finding(
-            f"{limit} files may be open, and engines raise their own limit to {_FILES}",
-            f"ulimit -Hn {_FILES}, in a container --ulimit nofile={_FILES}; the unit of"
+            f"{limit} files may be open, and engines raise their own limit to {files}",
+            f"ulimit -Hn {files}, in a container --ulimit nofile={files}; the unit of"
             " `serve --host` sets it",
         )
 
@@ -109,7 +94,7 @@ def nofile(case: Case) -> Iterator[Finding]:
 def tasks(case: Case) -> Iterator[Finding]:
     """The cgroup allows enough tasks."""
     limit = case.known(_limits(case).tasks, "limits")
-    if limit != "unlimited" and limit < _TASKS:
+    if limit != "unlimited" and limit < case.count("tasks"):
         yield Finding(
             f"the cgroup allows {limit} tasks",
             "raise TasksMax= of the slice, in a container --pids-limit -1",
@@ -130,9 +115,9 @@ def unit_limits(case: Case) -> Iterator[Finding]:
     low = [
         f"{name} {value}"
         for name, value, least in (
-            ("LimitMEMLOCK", unit.memlock, 64 * GIB),
-            ("LimitNOFILE", unit.nofile, _FILES),
-            ("TasksMax", unit.tasks, _TASKS),
+            ("LimitMEMLOCK", unit.memlock, case.bytes("memlock")),
+            ("LimitNOFILE", unit.nofile, case.count("files")),
+            ("TasksMax", unit.tasks, case.count("tasks")),
         )
         if isinstance(value, int) and value < least
     ]
@@ -155,7 +140,7 @@ def memory_limit(case: Case) -> Iterator[Finding]:
     """No cgroup limits memory below what the load takes."""
     limit = case.facts.memory.limit
     case.known(case.facts.memory.available, "memory")
-    need = sum(share.bytes for share in case.plan.plan.fit.ram) or _LOAD
+    need = sum(share.bytes for share in case.plan.plan.fit.ram) or case.bytes("load")
     if limit is not None and limit < need:
         guess = "" if case.plan.plan.fit.ram else ", a guess on the safe side"
         yield Finding(
@@ -180,9 +165,10 @@ def ram_load(case: Case) -> Iterator[Finding]:
     if case.plan.plan.fit.ram:
         return
     have = case.known(case.facts.memory.available, "memory")
-    if have < _LOAD:
+    need = case.bytes("load")
+    if have < need:
         yield Finding(
-            f"{have / GIB:.0f} GiB of host memory are free; {_LOAD / GIB:.0f} are safe, by a guess",
+            f"{have / GIB:.0f} GiB of host memory are free; {need / GIB:.0f} are safe, by a guess",
             "end what takes it, or expect a slow load",
         )
 
@@ -238,7 +224,7 @@ def hugepages(case: Case) -> Iterator[Finding]:
     """No memory is set aside for huge pages, and they are to be had where experts are computed."""
     settings = case.facts.settings
     reserved = case.known(settings.hugepages_reserved if settings is not None else None, "kernel")
-    if reserved > _PAGES:
+    if reserved > case.bytes("huge_pages"):
         yield Finding(
             f"{reserved / GIB:.0f} GiB are set aside for huge pages, and engines don't use them",
             "sysctl -w vm.nr_hugepages=0",
@@ -284,7 +270,7 @@ def clock(case: Case) -> Iterator[Finding]:
     """The clock is right, and something keeps it so."""
     skews = [one.skew for one in case.facts.reach or () if one.skew is not None]
     off = max(skews, key=abs, default=0.0)
-    if abs(off) > _SKEW:
+    if abs(off) > case.count("skew"):
         way = "ahead of" if off > 0 else "behind"
         yield Finding(
             f"this clock is {abs(off):.0f} s {way} the hub's",
@@ -302,7 +288,8 @@ def _limits(case: Case) -> LimitFacts:
 
 
 def _shm_fix(case: Case) -> str:
+    wished = case.bytes("shm_wished") // GIB
     containers = case.facts.containers
     if containers is not None and containers.inside is not None:
-        return "run the container with --ipc=host, or --shm-size=16g"
-    return "mount -o remount,size=16G /dev/shm"
+        return f"run the container with --ipc=host, or --shm-size={wished}g"
+    return f"mount -o remount,size={wished}G /dev/shm"

@@ -217,9 +217,9 @@ def _is_unseen(case: Case) -> bool:
 
 
 def _are_switched(case: Case) -> bool:
-    """Whether the cards are of a kind that stands on boards with NVSwitches, eight at a time."""
+    """Whether the cards are of a kind, and as many, as stand on boards with NVSwitches."""
     kinds = [_kind(case, gpu) for gpu in case.gpus]
-    return len(kinds) >= 8 and all(  # noqa: PLR2004
+    return len(kinds) >= case.count("switched") and all(
         kind is not None and kind.interconnect.kind == "nvlink" for kind in kinds
     )
 

@@ -11,8 +11,6 @@ from kimideploy.engines.site import HEAD_ADDRESS
 from kimideploy.errors import BusyError
 
 _NCCL_ENV = "https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html"
-#: bits a second that nodes of one model should have between them; FACTS: 100 Gb/s or more
-_FABRIC_GIGABITS = 100
 
 
 @check(
@@ -150,16 +148,13 @@ def node_interface(case: Case) -> Iterator[Finding]:
 def rdma(case: Case) -> Iterator[Finding]:
     """A fast fabric joins the nodes."""
     ports = [one for one in case.known(case.facts.rdma, "interfaces") if one.state == "ACTIVE"]
-    fast = [one for one in ports if (one.gigabits or 0) >= _FABRIC_GIGABITS]
-    wide = [
-        one
-        for one in case.facts.interfaces
-        if one.up and (one.megabits or 0) >= 1000 * _FABRIC_GIGABITS
-    ]
+    least = int(case.count("fabric"))
+    fast = [one for one in ports if (one.gigabits or 0) >= least]
+    wide = [one for one in case.facts.interfaces if one.up and (one.megabits or 0) >= 1000 * least]
     if not fast and not wide:
         seen = ", ".join(f"{one.device} {one.gigabits} Gb/s" for one in ports) or "none"
         yield Finding(
-            f"no link of {_FABRIC_GIGABITS} Gb/s is up; RDMA ports: {seen}",
+            f"no link of {least} Gb/s is up; RDMA ports: {seen}",
             "PP over the nodes needs less than TP; look at the cabling and the ports' state",
         )
 

@@ -12,13 +12,8 @@ from kimideploy.doctor.case import Case
 from kimideploy.doctor.check import GPUS, PLANNED, check, engine
 from kimideploy.doctor.types import Finding
 from kimideploy.errors import RequestError
-from kimideploy.quantities import GIB
-
-#: bytes of a 180 GB card beyond which the next size begins
-_B200 = 200 * GIB
-#: ranks for which vLLM's custom all-reduce was seen in 0.32.0, and of which it was reported before
-_WIDE = 16
-_WIDE_SINCE = "0.32.0"
+from kimideploy.planning.notices import applies
+from kimideploy.planning.rules import AITER_HEADS
 
 
 @check(
@@ -93,11 +88,9 @@ def dcp_broken(case: Case) -> Iterator[Finding]:
 )
 def b200_tp4(case: Case) -> Iterator[Finding]:
     """Four B200 of 180 GB are not filled to the brim."""
-    candidate, node = case.plan.plan.candidate, case.plan.node
-    blackwell = node.generation == "sm100" and node.gpu_memory < _B200
-    if blackwell and candidate.layout.tp <= 4 and candidate.format in ("int4", "nvfp4"):  # noqa: PLR2004
+    if _is_noticed(case, "b200-tp4-nan"):
         yield Finding(
-            f"{candidate.label}: tight, and seen to answer NaN",
+            f"{case.plan.plan.candidate.label}: tight, and seen to answer NaN",
             "--context 131072 or less; kimideploy verify looks for it",
         )
 
@@ -112,11 +105,15 @@ def b200_tp4(case: Case) -> Iterator[Finding]:
 )
 def all_reduce_16(case: Case) -> Iterator[Finding]:
     """With 16 ranks custom all-reduce is of a version that takes them, or off."""
-    if case.plan.layout.tp < _WIDE or "--disable-custom-all-reduce" in case.command.argv:
+    thresholds = case.catalog.thresholds
+    if (
+        case.plan.layout.tp < case.count("wide_ranks")
+        or "--disable-custom-all-reduce" in case.command.argv
+    ):
         return
     found = case.engine
     version = found.version if found is not None else case.plan.plan.pins.engine_version
-    if version is not None and older(version, _WIDE_SINCE):
+    if version is not None and older(version, thresholds.versions["wide_all_reduce"].version):
         yield Finding(f"TP{case.plan.layout.tp} with vLLM {version}", "--disable-custom-all-reduce")
 
 
@@ -131,8 +128,11 @@ def all_reduce_16(case: Case) -> Iterator[Finding]:
 def aiter_heads(case: Case) -> Iterator[Finding]:
     """On AMD's GPUs each has a multiple of 16 heads."""
     heads = case.catalog.architectures[case.plan.model.architecture].heads
-    if case.plan.amd and (heads // case.plan.layout.tp) % 16:
-        yield Finding(f"TP{case.plan.layout.tp} leaves {heads // case.plan.layout.tp} heads", "TP4")
+    if case.plan.amd and (heads // case.plan.layout.tp) % AITER_HEADS:
+        yield Finding(
+            f"TP{case.plan.layout.tp} leaves {heads // case.plan.layout.tp} heads",
+            f"TP{heads // AITER_HEADS}",
+        )
 
 
 @check(
@@ -144,7 +144,7 @@ def aiter_heads(case: Case) -> Iterator[Finding]:
 )
 def kt_tp(case: Case) -> Iterator[Finding]:
     """KTransformers runs with TP1."""
-    if case.plan.layout.tp > 1:
+    if _is_noticed(case, "kt-tp-corrupt"):
         yield Finding(
             f"TP{case.plan.layout.tp} with KTransformers",
             "kimideploy verify before you trust it, or one GPU",
@@ -155,12 +155,29 @@ def kt_tp(case: Case) -> Iterator[Finding]:
     "a100-gsp",
     "notes",
     scope=engine("vllm", "sglang"),
-    why="open kernel modules 580.126.20 took an 8 × A100 node down while it loaded a large model",
+    why="some versions of it took nodes down while they loaded large models",
     link="https://github.com/NVIDIA/open-gpu-kernel-modules/issues/1118",
 )
 def a100_gsp(case: Case) -> Iterator[Finding]:
     """The driver is not the one that was reported to fail on A100 boards."""
     driver = case.facts.driver
     version = case.known(driver.version if driver is not None else None, "driver", "GPUs")
-    if case.plan.node.generation == "sm80" and case.wanted > 1 and version == "580.126.20":
-        yield Finding(f"driver {version} on A100", "watch the kernel's log for Xid 62 and 119")
+    for failing in case.catalog.thresholds.drivers:
+        here = failing.generation == case.plan.node.generation and case.wanted > 1
+        if here and failing.version == version:
+            yield Finding(
+                f"driver {version} on A100: {failing.why}",
+                "watch the kernel's log for Xid 62 and 119",
+            )
+
+
+def _is_noticed(case: Case, code: str) -> bool:
+    """Whether the plan is of the kind that the notice *code* of `notices.yaml` is for."""
+    site = case.plan
+    gpu = case.catalog.gpus.get(site.node.gpu or "")
+    kind = gpu.interconnect.kind if gpu is not None else None
+    return any(
+        rule.code == code
+        and applies(rule.when, site.plan.candidate, site.model.id, site.generation, kind)
+        for rule in case.catalog.notices
+    )

@@ -16,10 +16,6 @@ from kimideploy.facts.types import FolderFacts
 from kimideploy.quantities import GIB, decimal
 
 _INCOMPLETE = ".incomplete"
-#: seconds beyond which a load is worth a word: vLLM's own deadline is 600
-_LONG = 600.0
-#: bytes that compiled kernels and graphs may take; a guess, no size was found published
-_CACHES = 10 * GIB
 
 
 @check(
@@ -100,11 +96,12 @@ def weights_rate(case: Case) -> Iterator[Finding]:
     rate = case.known(_folder(case).read_rate, "read rate", "weights")
     size = case.known(case.size)
     seconds = size / rate
-    if seconds > _LONG:
+    most = case.count("long_load")
+    if seconds > most:
         yield Finding(
             f"{decimal(rate)}/s were read: {decimal(size)} take {seconds / 60:.0f} min",
             "a faster disk, or more of them",
-            "warns" if seconds > 3 * _LONG else None,
+            "warns" if seconds > 3 * most else None,
         )
 
 
@@ -150,7 +147,7 @@ def disk_caches(case: Case) -> Iterator[Finding]:
         if disk is None or disk.free is None:
             continue
         seen = True
-        if disk.free < _CACHES and disk.mount not in told:
+        if disk.free < case.bytes("caches") and disk.mount not in told:
             told.add(disk.mount)
             yield Finding(
                 f"{disk.mount} has {decimal(disk.free)} free, where {place} lies",

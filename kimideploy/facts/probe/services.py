@@ -43,14 +43,12 @@ def properties(unknown: Unknown) -> Any:
         unknown.add("services", "systemctl is not in PATH")
         return None
     wanted = ",".join(["Id", "LoadState", "ActiveState", "ControlGroup", *UNIT_LIMITS])
-    # Why both: who is not root may have an engine of their own, and the services are root's.
-    mine = [] if not hasattr(os, "geteuid") or os.geteuid() == 0 else [[program, "--user", "show"]]
     try:
         code, text = run([program, "show", "-p", wanted, *SERVICES, UNIT], PATIENCE)
-        for words in mine:
-            own_code, own = run([*words, "-p", wanted, UNIT], PATIENCE)
-            if own_code == 0 and "LoadState=loaded" in own:
-                text = text.strip() + "\n\n" + own
+        # Why too: who is not root may have an engine of their own; the services are root's.
+        if os.geteuid() != 0:
+            failed, own = run([program, "--user", "show", "-p", wanted, UNIT], PATIENCE)
+            text = text if failed else text.strip() + "\n\n" + own
     except (OSError, TimeoutError) as error:
         unknown.add("services", said(error))
         return None
